@@ -1,0 +1,1 @@
+"""Action Collapse: the `analysis` room."""
