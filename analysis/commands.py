@@ -1,0 +1,250 @@
+"""What each command does: run, store rows in a run folder, draw from the rows, say where."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from analysis import figures
+from analysis.claims import CLAIMS, Result, verify
+from analysis.cliff import Arm, arms, evaluate_bars, run_arm
+from analysis.report import ReportFigure, render, summary
+from analysis.storage import RunFolder, as_json, environment
+
+# Progress and tables for people go to stderr, so that stdout can be piped (`verify --json`).
+console = Console(stderr=True)
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+# --- verify --------------------------------------------------------------------------------------
+
+
+def run_verify(seed: int, instances: int) -> list[Result]:
+    """Check every claim, showing progress."""
+    results = []
+    with _progress() as progress:
+        task = progress.add_task("verify", total=len(CLAIMS))
+        for result in verify(seed, instances):
+            results.append(result)
+            progress.advance(task)
+    return results
+
+
+def verdict_table(results: Sequence[Result]) -> Table:
+    """Claims as a table for the terminal."""
+    table = Table(title="Checks of the theory", show_lines=True)
+    for column in ("statement", "claim and hypotheses", "what was computed"):
+        table.add_column(column, overflow="fold")
+    for column in ("residual", "tolerance", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        claim = result.claim
+        table.add_row(
+            Text(claim.reference),
+            Text(f"{claim.statement}\n({claim.hypotheses})"),
+            Text(result.evidence.detail),
+            f"{result.evidence.residual:.1e}",
+            f"{claim.tolerance:.0e}",
+            "[green]holds[/]" if result.holds else "[bold red]fails[/]",
+        )
+    return table
+
+
+def store_claims(folder: RunFolder, results: Sequence[Result]) -> None:
+    """Keep the claims' rows, unless an earlier session of the same configuration did."""
+    if not folder.has_rows("claims"):
+        folder.write_rows("claims", pd.DataFrame([result.as_row() for result in results]))
+
+
+# --- figure1 -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CliffFigure:
+    """Figure 1 of the Ideal Cliff Walking for one training length, with what it is drawn from."""
+
+    epochs: int
+    arms: tuple[Arm, ...]
+    rows: pd.DataFrame
+    bars: pd.DataFrame
+    caption: str
+    png: bytes
+    paths: tuple[Path, ...]
+
+
+def run_cliff_figure(out: Path, epochs: int, seeds: int) -> CliffFigure:
+    """Train what is missing, draw Figure 1 from the rows, and store it as PNG and PDF."""
+    chosen = arms(epochs)
+    members = tuple(range(seeds))
+    config = {
+        "experiment": "figure1-cliff",
+        "seeds": list(members),
+        "arms": {arm.name: asdict(arm.config) for arm in chosen},
+    }
+    folder = RunFolder(out, f"figure1-cliff-{epochs}", config)
+    with folder.session(), _progress() as progress:
+        tasks = {
+            arm.name: progress.add_task(f"{arm.name}, {epochs} epochs", total=epochs, start=False)
+            for arm in chosen
+        }
+        tables = []
+        for arm in chosen:
+            progress.start_task(tasks[arm.name])
+
+            def advance(gained: int, name: str = arm.name) -> None:
+                progress.advance(tasks[name], gained)
+
+            tables.append(run_arm(arm, members, folder, advance))
+        rows = pd.concat(tables, ignore_index=True)
+        caption = _cliff_caption(epochs, seeds)
+        figure = figures.figure1(
+            rows,
+            learned=[figures.Curve(arm.name, arm.label) for arm in chosen if _learned(arm)],
+            etf=[figures.Curve(arm.name, arm.label) for arm in chosen if not _learned(arm)],
+            caption=caption,
+            optimal_return=_optimal_return(chosen[0]),
+        )
+        png = figures.encode(figure, "png")
+        paths = (
+            folder.write(f"figures/figure1-cliff-{epochs}.png", png),
+            folder.write(f"figures/figure1-cliff-{epochs}.pdf", figures.encode(figure, "pdf")),
+        )
+    bars = evaluate_bars(rows, epochs)
+    return CliffFigure(epochs, chosen, rows, bars, caption, png, paths)
+
+
+def _learned(arm: Arm) -> bool:
+    return arm.config.head == "linear"
+
+
+def _optimal_return(arm: Arm) -> float:
+    mdp = arm.config.mdp()
+    return float(mdp.optimal_value()[mdp.decision_states].mean())
+
+
+def _cliff_caption(epochs: int, seeds: int) -> str:
+    return (
+        f"Ideal Cliff Walking (2×4 cells, 4 exits, reward −1 a step, γ = 0.95), {epochs} epochs, "
+        f"{seeds} seeds, float64. MLP [64, 64] on one-hot states, Adam 1e-3. REINFORCE: sweep of 8 "
+        "Monte-Carlo returns from each of the 8 cells (64 samples a collect, two passes), 32 "
+        "updates an epoch. Paper's settings: running normalisation of the returns, rectified "
+        "feature, no norm control, ETF with E_W = 1. Norm control: leave-one-out baseline, cosine "
+        "learning rate, and either coupled L2 5e-4 (learned head, rectified feature) or linear "
+        "features on the ball ‖h‖² ≤ 25 (ETF head). Eq. (2): exact objective, Ψ = 1, 125 updates "
+        "an epoch, same norm control. Class-mean centre; population std; epoch 0 is the "
+        "initialisation. Bands: 95 % bootstrap of the median. Vertical axes are shared by rows."
+    )
+
+
+def bars_table(figure: CliffFigure) -> Table:
+    """The expectations of one training length for the terminal."""
+    table = Table(title=f"Expectations, {figure.epochs} epochs (medians over seeds)")
+    for column in ("arm", "quantity", "found", "expected", "met"):
+        table.add_column(column)
+    for bar in figure.bars.itertuples():
+        met = "[green]yes[/]" if bar.met else "[bold red]no[/]"
+        table.add_row(bar.arm, bar.column, f"{bar.value:.3g}", f"{bar.sense} {bar.limit:g}", met)
+    return table
+
+
+# --- reproduce -----------------------------------------------------------------------------------
+
+
+def run_reproduce(
+    out: Path, seed: int, instances: int, seeds: int, lengths: Sequence[int]
+) -> tuple[list[Result], list[CliffFigure], Path]:
+    """Run `verify` and Figure 1 for every training length, and write one page that shows both."""
+    config = {
+        "experiment": "reproduce",
+        "seed": seed,
+        "instances": instances,
+        "seeds": seeds,
+        "lengths": list(lengths),
+    }
+    folder = RunFolder(out, "reproduce", config)
+    with folder.session():
+        results = run_verify(seed, instances)
+        store_claims(folder, results)
+        drawn = [run_cliff_figure(out, epochs, seeds) for epochs in lengths]
+        page = folder.write("index.html", _page(results, drawn))
+    return results, drawn, page
+
+
+def _page(results: Sequence[Result], drawn: Sequence[CliffFigure]) -> str:
+    medians = pd.concat(
+        [summary(figure.rows, _labels(figure)) for figure in drawn], ignore_index=True
+    )
+    bars = [
+        {"epochs": figure.epochs, **row}
+        for figure in drawn
+        for row in figure.bars.to_dict(orient="records")
+    ]
+    return render(
+        title="Action collapse: theory verified, Figure 1 regenerated",
+        claims=[result.as_row() for result in results],
+        figures=[
+            ReportFigure(
+                title=f"Figure 1, Ideal Cliff Walking, {figure.epochs} epochs",
+                png=figure.png,
+                caption=figure.caption,
+                alternative=_alternative(figure),
+            )
+            for figure in drawn
+        ],
+        medians=medians,
+        bars=bars,
+        environment=environment(),
+    )
+
+
+def _labels(figure: CliffFigure) -> dict[str, str]:
+    heads = {"linear": "learned", "etf": "ETF"}
+    return {arm.name: f"{heads[arm.config.head]}: {arm.label}" for arm in figure.arms}
+
+
+def _alternative(figure: CliffFigure) -> str:
+    """The figure in words: medians at the last epoch."""
+    last = summary(figure.rows, _labels(figure))
+    last = last[last["epoch"] == figure.epochs]
+    arms_in_words = "; ".join(
+        f"{row['arm']}: equinorm W {row['equinorm W']:.2g}, angle W {row['angle W']:.2g}, "
+        f"angle H {row['angle H']:.2g}, NC1 {row['NC1']:.2g}"
+        for _, row in last.iterrows()
+    )
+    return f"Grid diagram and five panels of curves over epochs. Final medians: {arms_in_words}."
+
+
+def claims_json(results: Sequence[Result]) -> str:
+    """The claims as JSON, one object a claim."""
+    return as_json([result.as_row() for result in results])

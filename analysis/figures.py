@@ -1,0 +1,200 @@
+"""Figures, drawn from stored rows only; the one file that imports matplotlib."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import gridworld  # noqa: F401  (registers IdealCliffWalking-v0)
+from analysis.statistics import Band, median_band
+
+# Okabe & Ito's palette: distinguishable with every common colour-vision deficiency.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "action-collapse",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One arm in one row of the figure."""
+
+    arm: str
+    """Its name in the rows."""
+    label: str
+
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    ylabel: str
+    features: str | None
+    head: str | None
+    logarithmic: bool = False
+
+
+_PANELS = (
+    _Panel("(b) return", "exact discounted return", "expected_return", None),
+    _Panel("(c) equinorm", "Std(‖·‖) / Avg(‖·‖)", None, "head_equinorm"),
+    _Panel(
+        "(d) equiangularity",
+        "Std over k≠k' of cos(k, k')",
+        "feature_equiangularity",
+        "head_equiangularity",
+    ),
+    _Panel(
+        "(e) maximal angle",
+        "Avg over k≠k' of |cos + 1/(K−1)|",
+        "feature_max_angle",
+        "head_max_angle",
+    ),
+    _Panel(
+        "(f) within-class variation",
+        "Tr(Σ_W Σ_B†)/K",
+        "within_class_variation",
+        None,
+        logarithmic=True,
+    ),
+)
+
+
+def figure1(
+    rows: pd.DataFrame,
+    learned: Sequence[Curve],
+    etf: Sequence[Curve],
+    caption: str,
+    optimal_return: float,
+    seed: int = 0,
+) -> Figure:
+    """Figure 1 (a)-(f): collapse over training, learned head above, fixed ETF head below.
+
+    Parameters
+    ----------
+    rows
+        Tidy rows with columns arm, seed, epoch and the metrics.
+    learned, etf
+        The arms of each row; equal positions share a colour.
+    caption
+        Printed under the panels: what was run.
+    optimal_return
+        Drawn as a dotted line in panel (b).
+    seed
+        Of the bootstrap behind the bands.
+
+    Returns
+    -------
+    Figure
+        Median over seeds with a 95 % bootstrap band of the median. Epoch 0 is initialisation.
+    """
+    rng = np.random.default_rng(seed)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(15.5, 7.2))
+        grid = figure.add_gridspec(
+            2,
+            6,
+            left=0.015,
+            right=0.99,
+            top=0.9,
+            bottom=0.2,
+            wspace=0.36,
+            hspace=0.42,
+            width_ratios=(1.15, 1, 1, 1, 1, 1),
+        )
+        _draw_environment(figure.add_subplot(grid[:, 0]))
+        for column, panel in enumerate(_PANELS, start=1):
+            upper = figure.add_subplot(grid[0, column])
+            lower = figure.add_subplot(grid[1, column], sharex=upper, sharey=upper)
+            for axes, curves in ((upper, learned), (lower, etf)):
+                for curve, colour in zip(curves, _COLOURS, strict=False):
+                    _draw_arm(axes, rows[rows["arm"] == curve.arm], panel, colour, rng)
+                if panel.features == "expected_return":
+                    axes.axhline(optimal_return, color="black", linestyle=":", linewidth=1)
+                if panel.logarithmic:
+                    axes.set_yscale("log")
+                else:
+                    # Collapse is 0: keep it in view.
+                    axes.autoscale(axis="y")
+            if panel.features != "expected_return" and not panel.logarithmic:
+                upper.set_ylim(bottom=-0.02 * upper.get_ylim()[1])
+            upper.set_title(f"{panel.title}, learned head")
+            lower.set_title(f"{panel.title}, ETF head")
+            for axes in (upper, lower):
+                axes.set_ylabel(panel.ylabel)
+                axes.set_xlabel("epoch")
+        _draw_legends(figure, learned, etf)
+        figure.text(0.015, 0.015, caption, fontsize=8, va="bottom", wrap=True)
+    return figure
+
+
+def _draw_environment(axes: Axes) -> None:
+    environment = gymnasium.make("IdealCliffWalking-v0", render_mode="rgb_array")
+    environment.reset(seed=0)
+    axes.imshow(environment.render())
+    environment.close()
+    axes.set_title("(a) Ideal Cliff Walking: 8 cells, 4 exits,\narrows show the optimal action")
+    axes.set_axis_off()
+
+
+def _draw_arm(
+    axes: Axes, rows: pd.DataFrame, panel: _Panel, colour: str, rng: np.random.Generator
+) -> None:
+    for metric, style in ((panel.head, "-"), (panel.features, "-" if panel.head is None else "--")):
+        if metric is None:
+            continue
+        table = rows.pivot_table(index="seed", columns="epoch", values=metric, dropna=False)
+        band: Band = median_band(table.to_numpy(dtype=float), rng)
+        epochs = table.columns.to_numpy()
+        axes.plot(epochs, band.centre, style, color=colour, linewidth=1.4)
+        axes.fill_between(epochs, band.lower, band.upper, color=colour, alpha=0.18, linewidth=0)
+
+
+def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]) -> None:
+    def line(colour: str, style: Any, label: str) -> mpl.lines.Line2D:
+        return mpl.lines.Line2D([], [], color=colour, linestyle=style, label=label)
+
+    for curves, title, left in ((learned, "Learned head", 0.2), (etf, "ETF head", 0.47)):
+        figure.legend(
+            handles=[line(c, "-", x.label) for c, x in zip(_COLOURS, curves, strict=False)],
+            title=title,
+            loc="lower left",
+            bbox_to_anchor=(left, 0.045),
+            alignment="left",
+        )
+    figure.legend(
+        handles=[
+            line("black", "-", "head W (c–e); return (b); features (f)"),
+            line("black", "--", "centred feature means H (d, e)"),
+            line("black", ":", "optimal return (b)"),
+        ],
+        title="Lines: median over seeds, band: 95 % of the median",
+        loc="lower left",
+        bbox_to_anchor=(0.74, 0.045),
+        alignment="left",
+    )
+
+
+def encode(figure: Figure, kind: str) -> bytes:
+    """The figure as a ``"png"`` or ``"pdf"`` file without time stamps, so bytes are stable."""
+    buffer = io.BytesIO()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[kind]
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+    return buffer.getvalue()

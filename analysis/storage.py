@@ -1,0 +1,286 @@
+"""Run folders: content-addressed, atomic, resumable, never overwritten.
+
+A run folder's name ends in a digest of its configuration, so the same configuration always
+means the same folder: finished parts are read instead of computed again, and a different
+configuration can never land on top of old results.
+
+::
+
+    OUT/figure1-cliff-1a2b3c4d/
+        config.json         what was asked for; together with the code it fixes every row
+        environment.json    one entry a session that wrote here: versions, machine class, commit
+        rows/NAME.parquet   tidy rows, complete once the file exists
+        checkpoints/        of unfinished parts; removed when their rows exist
+        figures/
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import torch
+
+_PACKAGES = (
+    "action-collapse",
+    "numpy",
+    "scipy",
+    "cvxpy",
+    "clarabel",
+    "torch",
+    "gymnasium",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+)
+
+
+class RunFolderError(RuntimeError):
+    """A run folder cannot be used as asked; the message says what to do."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see all of it or none, creating parent folders.
+
+    Raises
+    ------
+    RunFolderError
+        The disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path} ({len(content)} bytes): {error.strerror}; free some space or "
+            "choose another --out"
+        ) from error
+
+
+def as_json(value: object) -> str:
+    """Stable, human-readable JSON; dataclasses become objects, NaN becomes null."""
+
+    def plain(x: object) -> object:
+        if dataclasses.is_dataclass(x) and not isinstance(x, type):
+            return plain({f.name: getattr(x, f.name) for f in dataclasses.fields(x)})
+        if isinstance(x, Mapping):
+            return {str(k): plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        if isinstance(x, float) and x != x:
+            return None
+        return x
+
+    return json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def environment() -> dict[str, object]:
+    """Versions, machine class and commit: what a number may depend on besides its config."""
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    cuda = torch.cuda.is_available()
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {package: installed(package) for package in _PACKAGES},
+        "commit": _commit(),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "accelerator": torch.cuda.get_device_name() if cuda else None,
+            "torch_threads": torch.get_num_threads(),
+        },
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """Commit of the source tree, with ``-dirty`` where tracked files differ from it."""
+    source = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class RunFolder:
+    """One configuration's results under ``parent``.
+
+    Parameters
+    ----------
+    parent
+        Folder that holds run folders (``--out``).
+    name
+        Human part of the folder's name.
+    config
+        JSON-like or dataclasses; its digest is the other part.
+
+    Raises
+    ------
+    RunFolderError
+        The folder exists with another configuration, or cannot be written.
+    """
+
+    def __init__(self, parent: Path, name: str, config: Mapping[str, Any]) -> None:
+        text = as_json(config)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        self.path = Path(parent) / f"{name}-{digest}"
+        recorded = self.path / "config.json"
+        if recorded.exists():
+            if recorded.read_text() != text:
+                raise RunFolderError(
+                    f"{recorded} does not hold the configuration its name stands for: it was "
+                    "edited or damaged; move the folder away or choose another --out"
+                )
+        else:
+            write_atomically(recorded, text.encode())
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Hold the folder's lock and record the environment of this session.
+
+        Raises
+        ------
+        RunFolderError
+            Another process is writing to the folder.
+        """
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise RunFolderError(
+                f"another process is writing to {self.path}: wait for it, or stop it and run "
+                "again to resume"
+            ) from error
+        try:
+            log = self.path / "environment.json"
+            sessions = json.loads(log.read_text())["sessions"] if log.exists() else []
+            self.write("environment.json", as_json({"sessions": [*sessions, environment()]}))
+            yield
+        finally:
+            lock.release()
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file of the folder atomically and return its path."""
+        data = content.encode() if isinstance(content, str) else content
+        write_atomically(self.path / name, data)
+        return self.path / name
+
+    # --- rows ----------------------------------------------------------------------------------
+
+    def has_rows(self, name: str) -> bool:
+        """Whether the part ``name`` is complete."""
+        return self._rows_path(name).exists()
+
+    def write_rows(self, name: str, rows: pd.DataFrame) -> None:
+        """Store a part's rows, once.
+
+        Raises
+        ------
+        RunFolderError
+            The part exists already: results are never overwritten.
+        """
+        path = self._rows_path(name)
+        if path.exists():
+            raise RunFolderError(f"{path} exists; results are never overwritten")
+        buffer = io.BytesIO()
+        rows.to_parquet(buffer, index=False)
+        write_atomically(path, buffer.getvalue())
+
+    def read_rows(self, name: str) -> pd.DataFrame:
+        """Rows of a complete part.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        path = self._rows_path(name)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"cannot read {path} ({error}): delete it and run the same command again to "
+                "compute it anew"
+            ) from error
+
+    def _rows_path(self, name: str) -> Path:
+        return self.path / "rows" / f"{name}.parquet"
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
+        """Store tensors, numbers and strings; replaces the previous checkpoint atomically."""
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_atomically(self._checkpoint_path(name), buffer.getvalue())
+
+    def load_checkpoint(self, name: str) -> dict[str, Any] | None:
+        """The last checkpoint of an unfinished part, or None. Runs no pickled code.
+
+        Raises
+        ------
+        RunFolderError
+            The file is damaged.
+        """
+        path = self._checkpoint_path(name)
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+        except Exception as error:  # torch raises half a dozen types for a damaged file
+            raise RunFolderError(
+                f"checkpoint {path} is damaged ({type(error).__name__}): delete it to start this "
+                "part from its beginning"
+            ) from error
+        return state
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Remove a checkpoint that is no longer needed."""
+        self._checkpoint_path(name).unlink(missing_ok=True)
+
+    def _checkpoint_path(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.pt"
