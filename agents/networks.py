@@ -24,9 +24,8 @@ def project_to_ball(features: Tensor, energy: float) -> Tensor:
     and beyond its surface the radial projection, whose gradient is tangential.
     """
     norm: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
-    radius = energy**0.5
-    scale: Tensor = radius / norm.clamp(min=radius)
-    return features * scale
+    projected: Tensor = features / (norm / energy**0.5).clamp(min=1.0)
+    return projected
 
 
 class PopulationMLP(nn.Module):

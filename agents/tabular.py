@@ -96,7 +96,7 @@ class TabularConfig:
         for name in ("episodes", "passes", "horizon", "epochs", "updates_per_epoch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.updates_per_epoch % self.passes:
+        if self.objective == "reinforce" and self.updates_per_epoch % self.passes:
             raise ValueError(
                 f"updates_per_epoch={self.updates_per_epoch} must be a multiple of "
                 f"passes={self.passes}"

@@ -1,5 +1,6 @@
 """The command line: ``action-collapse COMMAND`` or ``python -m analysis COMMAND``."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Figure1:
     """Training lengths, a figure each (the paper has 100 and 500)."""
     seeds: int = 20
     """Number of seeds, 0, 1, …"""
+    workers: int = os.cpu_count() or 1
+    """Processes that train side by side; the rows do not depend on it."""
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
@@ -67,8 +70,9 @@ class Figure1:
         """Run the command and return its exit code."""
         _at_least_one("epochs", min(self.epochs, default=0))
         _enough_seeds(self.seeds)
+        _at_least_one("workers", self.workers)
         for epochs in self.epochs:
-            figure = commands.run_cliff_figure(self.out, epochs, self.seeds)
+            figure = commands.run_cliff_figure(self.out, epochs, self.seeds, self.workers)
             if len(figure.bars):
                 stdout.print(commands.bars_table(figure))
             stdout.print(*(f"figure: {path}" for path in figure.paths), sep="\n")
@@ -87,6 +91,8 @@ class Reproduce:
     """Number of training seeds."""
     epochs: tuple[int, ...] = (100, 500)
     """Training lengths, a figure each."""
+    workers: int = os.cpu_count() or 1
+    """Processes that train side by side; the rows do not depend on it."""
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
@@ -95,8 +101,9 @@ class Reproduce:
         _at_least_one("instances", self.instances)
         _at_least_one("epochs", min(self.epochs, default=0))
         _enough_seeds(self.seeds)
+        _at_least_one("workers", self.workers)
         results, drawn, page = commands.run_reproduce(
-            self.out, self.seed, self.instances, self.seeds, self.epochs
+            self.out, self.seed, self.instances, self.seeds, self.epochs, self.workers
         )
         stdout.print(commands.verdict_table(results))
         for figure in drawn:

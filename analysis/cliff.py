@@ -147,8 +147,10 @@ def run_arm(
     folder: RunFolder,
     advance: Callable[[int], None] = lambda epochs: None,
     checkpoint_every: int = 25,
-) -> pd.DataFrame:
-    """Train one arm, or read its rows, or resume it from its checkpoint.
+) -> None:
+    """Train one arm into the folder's rows; nothing is done twice.
+
+    Complete rows are kept, and an interrupted arm continues from its checkpoint.
 
     Parameters
     ----------
@@ -159,7 +161,7 @@ def run_arm(
     """
     if folder.has_rows(arm.name):
         advance(arm.config.epochs)
-        return folder.read_rows(arm.name)
+        return
     trainer = TabularTrainer(arm.config, seeds)
     rows: list[Mapping[str, float | int]] = []
     checkpoint = folder.load_checkpoint(arm.name)
@@ -181,4 +183,3 @@ def run_arm(
     table.insert(0, "arm", arm.name)
     folder.write_rows(arm.name, table)
     folder.drop_checkpoint(arm.name)
-    return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from rich.text import Text
 from analysis import figures
 from analysis.claims import CLAIMS, Result, verify
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
+from analysis.parallel import run_parts
 from analysis.report import ReportFigure, render, summary
 from analysis.storage import RunFolder, as_json, environment
 
@@ -103,7 +105,7 @@ class CliffFigure:
     paths: tuple[Path, ...]
 
 
-def run_cliff_figure(out: Path, epochs: int, seeds: int) -> CliffFigure:
+def run_cliff_figure(out: Path, epochs: int, seeds: int, workers: int) -> CliffFigure:
     """Train what is missing, draw Figure 1 from the rows, and store it as PNG and PDF."""
     chosen = arms(epochs)
     members = tuple(range(seeds))
@@ -113,20 +115,18 @@ def run_cliff_figure(out: Path, epochs: int, seeds: int) -> CliffFigure:
         "arms": {arm.name: asdict(arm.config) for arm in chosen},
     }
     folder = RunFolder(out, f"figure1-cliff-{epochs}", config)
-    with folder.session(), _progress() as progress:
-        tasks = {
-            arm.name: progress.add_task(f"{arm.name}, {epochs} epochs", total=epochs, start=False)
-            for arm in chosen
-        }
-        tables = []
-        for arm in chosen:
-            progress.start_task(tasks[arm.name])
-
-            def advance(gained: int, name: str = arm.name) -> None:
-                progress.advance(tasks[name], gained)
-
-            tables.append(run_arm(arm, members, folder, advance))
-        rows = pd.concat(tables, ignore_index=True)
+    with folder.session():
+        with _progress() as progress:
+            tasks = {
+                arm.name: progress.add_task(f"{arm.name}, {epochs} epochs", total=epochs)
+                for arm in chosen
+            }
+            run_parts(
+                {arm.name: partial(run_arm, arm, members, folder) for arm in chosen},
+                workers,
+                lambda name, gained: progress.advance(tasks[name], gained),
+            )
+        rows = pd.concat([folder.read_rows(arm.name) for arm in chosen], ignore_index=True)
         caption = _cliff_caption(epochs, seeds)
         figure = figures.figure1(
             rows,
@@ -182,7 +182,7 @@ def bars_table(figure: CliffFigure) -> Table:
 
 
 def run_reproduce(
-    out: Path, seed: int, instances: int, seeds: int, lengths: Sequence[int]
+    out: Path, seed: int, instances: int, seeds: int, lengths: Sequence[int], workers: int
 ) -> tuple[list[Result], list[CliffFigure], Path]:
     """Run `verify` and Figure 1 for every training length, and write one page that shows both."""
     config = {
@@ -196,7 +196,7 @@ def run_reproduce(
     with folder.session():
         results = run_verify(seed, instances)
         store_claims(folder, results)
-        drawn = [run_cliff_figure(out, epochs, seeds) for epochs in lengths]
+        drawn = [run_cliff_figure(out, epochs, seeds, workers) for epochs in lengths]
         page = folder.write("index.html", _page(results, drawn))
     return results, drawn, page
 
