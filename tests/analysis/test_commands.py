@@ -1,0 +1,130 @@
+"""The command line: output, exit codes and errors, in a process of its own where it matters."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from analysis import __main__ as cli
+from analysis import commands
+from analysis.claims import CLAIMS, Evidence, Result
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def quick_claims(monkeypatch) -> None:
+    """Two claims that hold, computed in no time."""
+    fake = [Result(claim, Evidence(0.0, "test")) for claim in CLAIMS[:2]]
+    monkeypatch.setattr(commands, "run_verify", lambda seed, instances: list(fake))
+
+
+def test_verify_as_json(capsys) -> None:
+    assert run("verify", "--json", "--instances", "2") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["claim"] for row in rows] == [claim.id for claim in CLAIMS]
+    for row in rows:
+        assert row["verdict"] == "holds"
+        assert row["residual"] <= row["tolerance"]
+        assert row["hypotheses"]
+
+
+@pytest.mark.usefixtures("quick_claims")
+def test_verify_as_table(capsys) -> None:
+    assert run("verify") == 0
+    printed = capsys.readouterr().out
+    assert "Eq. (3)" in printed
+    assert "holds" in printed
+
+
+@pytest.mark.parametrize("residual", [1.0, float("nan")])
+def test_a_failed_claim_sets_the_exit_code(monkeypatch, capsys, residual) -> None:
+    failed = [Result(CLAIMS[0], Evidence(residual, "broken on purpose"))]
+    monkeypatch.setattr(commands, "run_verify", lambda seed, instances: failed)
+    assert run("verify", "--json") == 1
+    assert json.loads(capsys.readouterr().out)[0]["verdict"] == "fails"
+
+
+@pytest.mark.usefixtures("quick_claims")
+def test_verify_stores_rows_once(tmp_path) -> None:
+    assert run("verify", "--out", str(tmp_path)) == 0
+    assert run("verify", "--out", str(tmp_path)) == 0
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "rows" / "claims.parquet").exists()
+    assert len(json.loads((folder / "environment.json").read_text())["sessions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "--instances", "0"), "--instances must be >= 1, got 0"),
+        (("figure1", "--seeds", "1"), "--seeds must be >= 2 for a confidence band, got 1"),
+        (("figure1", "--epochs", "0"), "--epochs must be >= 1, got 0"),
+        (("figure1", "--workers", "0"), "--workers must be >= 1, got 0"),
+        (("reproduce", "--seeds", "0"), "--seeds must be >= 2"),
+    ],
+)
+def test_senseless_options_are_refused_before_any_work(
+    tmp_path, capsys, arguments, message
+) -> None:
+    out = () if arguments[0] == "verify" else ("--out", str(tmp_path))
+    assert run(*arguments, *out) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_output_is_an_error_with_a_remedy(tmp_path, capsys) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert run("figure1", "--epochs", "1", "--seeds", "2", "--out", str(blocked)) == 2
+    assert "choose another --out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run_cliff_figure", interrupted)
+    assert run("figure1", "--out", str(tmp_path)) == 130
+    assert "continues from the last checkpoint" in capsys.readouterr().err
+
+
+def test_unknown_environment_lists_the_known(capsys) -> None:
+    assert run("figure1", "--env", "marslander") == 2
+    assert "cliff" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_process_and_resumes(tmp_path) -> None:
+    """SIGINT to the whole group while two workers train; the second run ends with all rows."""
+    import os
+    import signal
+    import time
+
+    command = [sys.executable, "-m", "analysis", "figure1", "--epochs", "30", "--seeds", "2"]
+    command += ["--workers", "2", "--out", str(tmp_path)]
+    first = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/checkpoints/*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors.decode()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(first.pid, 0)
+    subprocess.run(command, check=True, timeout=600)
+    assert len(list(tmp_path.glob("*/rows/*.parquet"))) == 6
+    assert list(tmp_path.glob("*/checkpoints/*")) == []
+
+
+def test_module_and_console_script_are_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in ("verify", "figure1", "reproduce"):
+        assert command in done.stdout
