@@ -163,7 +163,8 @@ def _cliff_caption(epochs: int, seeds: int) -> str:
         "learning rate, and either coupled L2 5e-4 (learned head, rectified feature) or linear "
         "features on the ball ‖h‖² ≤ 25 (ETF head). Eq. (2): exact objective, Ψ = 1, 125 updates "
         "an epoch, same norm control. Class-mean centre; population std; epoch 0 is the "
-        "initialisation. Bands: 95 % bootstrap of the median. Vertical axes are shared by rows."
+        "initialisation. Bands: 95 % bootstrap of the median. Both rows share their axes; (f) is "
+        "cut off at 1e-8."
     )
 
 

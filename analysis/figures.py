@@ -51,24 +51,32 @@ class _Panel:
     logarithmic: bool = False
 
 
+_FLOOR = 1e-8
+"""Lower end of the logarithmic panel: what is below has collapsed for every purpose."""
+
 _PANELS = (
-    _Panel("(b) return", "exact discounted return", "expected_return", None),
-    _Panel("(c) equinorm", "Std(‖·‖) / Avg(‖·‖)", None, "head_equinorm"),
+    _Panel("(b) return", "exact discounted return, γ = 0.95", "expected_return", None),
+    _Panel(
+        "(c) equinorm of W",
+        r"$\mathrm{Std}_k\Vert w_k\Vert \,/\, \mathrm{Avg}_k\Vert w_k\Vert$",
+        None,
+        "head_equinorm",
+    ),
     _Panel(
         "(d) equiangularity",
-        "Std over k≠k' of cos(k, k')",
+        r"$\mathrm{Std}_{k\neq k'}\cos(k, k')$",
         "feature_equiangularity",
         "head_equiangularity",
     ),
     _Panel(
         "(e) maximal angle",
-        "Avg over k≠k' of |cos + 1/(K−1)|",
+        r"$\mathrm{Avg}_{k\neq k'}|\cos(k, k') + 1/(K-1)|$",
         "feature_max_angle",
         "head_max_angle",
     ),
     _Panel(
         "(f) within-class variation",
-        "Tr(Σ_W Σ_B†)/K",
+        r"$\mathrm{Tr}(\Sigma_W \Sigma_B^\dagger)/K$",
         "within_class_variation",
         None,
         logarithmic=True,
@@ -106,17 +114,17 @@ def figure1(
     """
     rng = np.random.default_rng(seed)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(15.5, 7.2))
+        figure = Figure(figsize=(16, 8.2))
         grid = figure.add_gridspec(
             2,
             6,
-            left=0.015,
-            right=0.99,
-            top=0.9,
-            bottom=0.2,
-            wspace=0.36,
-            hspace=0.42,
-            width_ratios=(1.15, 1, 1, 1, 1, 1),
+            left=0.02,
+            right=0.985,
+            top=0.91,
+            bottom=0.27,
+            wspace=0.42,
+            hspace=0.5,
+            width_ratios=(1.25, 1, 1, 1, 1, 1),
         )
         _draw_environment(figure.add_subplot(grid[:, 0]))
         for column, panel in enumerate(_PANELS, start=1):
@@ -129,19 +137,24 @@ def figure1(
                     axes.axhline(optimal_return, color="black", linestyle=":", linewidth=1)
                 if panel.logarithmic:
                     axes.set_yscale("log")
-                else:
-                    # Collapse is 0: keep it in view.
-                    axes.autoscale(axis="y")
-            if panel.features != "expected_return" and not panel.logarithmic:
-                upper.set_ylim(bottom=-0.02 * upper.get_ylim()[1])
-            upper.set_title(f"{panel.title}, learned head")
-            lower.set_title(f"{panel.title}, ETF head")
-            for axes in (upper, lower):
+                    axes.set_ylim(bottom=_FLOOR)
+                # Most happens early: linear up to epoch 1, logarithmic after it, 0 included.
+                axes.set_xscale("symlog", linthresh=1)
+                axes.set_xticks(*_epoch_ticks(int(rows["epoch"].max())))
+                axes.set_title(panel.title)
                 axes.set_ylabel(panel.ylabel)
                 axes.set_xlabel("epoch")
+        for row, heading in enumerate(("Learned head", "Fixed simplex-ETF head")):
+            box = figure.axes[1 + row].get_position()
+            figure.text(box.x0, box.y1 + 0.045, heading, fontsize=11, fontweight="bold")
         _draw_legends(figure, learned, etf)
-        figure.text(0.015, 0.015, caption, fontsize=8, va="bottom", wrap=True)
+        figure.text(0.02, 0.015, caption, fontsize=8.5, va="bottom", wrap=True)
     return figure
+
+
+def _epoch_ticks(last: int) -> tuple[list[int], list[str]]:
+    ticks = [0, *(10**i for i in range(9) if 10**i < last / 1.5), last]
+    return ticks, [str(tick) for tick in ticks]
 
 
 def _draw_environment(axes: Axes) -> None:
@@ -170,12 +183,12 @@ def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]
     def line(colour: str, style: Any, label: str) -> mpl.lines.Line2D:
         return mpl.lines.Line2D([], [], color=colour, linestyle=style, label=label)
 
-    for curves, title, left in ((learned, "Learned head", 0.2), (etf, "ETF head", 0.47)):
+    for curves, title, left in ((learned, "Learned head", 0.2), (etf, "Fixed ETF head", 0.45)):
         figure.legend(
             handles=[line(c, "-", x.label) for c, x in zip(_COLOURS, curves, strict=False)],
             title=title,
             loc="lower left",
-            bbox_to_anchor=(left, 0.045),
+            bbox_to_anchor=(left, 0.105),
             alignment="left",
         )
     figure.legend(
@@ -186,7 +199,7 @@ def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]
         ],
         title="Lines: median over seeds, band: 95 % of the median",
         loc="lower left",
-        bbox_to_anchor=(0.74, 0.045),
+        bbox_to_anchor=(0.7, 0.105),
         alignment="left",
     )
 

@@ -96,9 +96,9 @@ def test_atomic_write_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch)
 
 def test_one_session_at_a_time_and_each_is_recorded(tmp_path) -> None:
     folder = RunFolder(tmp_path, "run", {})
-    with folder.session(), pytest.raises(RunFolderError, match="another process is writing"):
-        with RunFolder(tmp_path, "run", {}).session():
-            pytest.fail("two sessions at once")
+    busy = pytest.raises(RunFolderError, match="another process is writing")
+    with folder.session(), busy, RunFolder(tmp_path, "run", {}).session():
+        pytest.fail("two sessions at once")
     with folder.session():
         pass
     sessions = json.loads((folder.path / "environment.json").read_text())["sessions"]

@@ -1,0 +1,27 @@
+"""Run benchmarks by name, or all of them: ``python -m benchmarks ball population``."""
+
+import importlib
+import sys
+
+import threadpoolctl
+import torch
+
+from benchmarks.harness import store
+
+NAMES = ("ball", "population")
+
+
+def main(names: tuple[str, ...]) -> None:
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        sys.exit(f"unknown benchmarks {sorted(unknown)}: choose from {', '.join(NAMES)}")
+    torch.set_num_threads(1)
+    with threadpoolctl.threadpool_limits(1):
+        for name in names or NAMES:
+            print(f"{name} …", flush=True)
+            path = store(name, importlib.import_module(f"benchmarks.{name}").run())
+            print(f"{name}: {path}")
+
+
+if __name__ == "__main__":
+    main(tuple(sys.argv[1:]))
