@@ -4,7 +4,13 @@
 ``pytest -m theory --hypothesis-profile=thorough`` draws 10,000 examples a property.
 """
 
+import threadpoolctl
+import torch
 from hypothesis import HealthCheck, settings
+
+# Small dense linear algebra is slowed down by threads, up to 80 times on a busy machine.
+torch.set_num_threads(1)
+_LIMITS = threadpoolctl.threadpool_limits(1)
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
