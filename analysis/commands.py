@@ -1,5 +1,6 @@
 """What each command does: run, store rows in a run folder, draw from the rows, say where."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import figures
-from analysis.claims import CLAIMS, Result, verify
+from analysis.claims import CLAIMS, Result, Verdict, verify
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
 from analysis.parallel import run_parts
 from analysis.report import ReportFigure, render, summary
@@ -52,34 +54,74 @@ def _progress() -> Progress:
 # --- verify --------------------------------------------------------------------------------------
 
 
-def run_verify(seed: int, instances: int) -> list[Result]:
-    """Check every claim, showing progress."""
+def run_verify(seed: int, instances: int, only: str | None = None) -> list[Result]:
+    """Check every claim, or the one of that id, showing progress."""
     results = []
     with _progress() as progress:
-        task = progress.add_task("verify", total=len(CLAIMS))
-        for result in verify(seed, instances):
+        task = progress.add_task("verify", total=1 if only else len(CLAIMS))
+        for result in verify(seed, instances, only):
             results.append(result)
             progress.advance(task)
     return results
 
 
+_COLOURS = {
+    Verdict.HOLDS: "green",
+    Verdict.UNDER: "cyan",
+    Verdict.TYPO: "yellow",
+    Verdict.FAILS: "red",
+}
+
+
+def _number(residual: float | None) -> str:
+    return "" if residual is None else f"{residual:.1e}"
+
+
 def verdict_table(results: Sequence[Result]) -> Table:
     """Claims as a table for the terminal."""
-    table = Table(title="Checks of the theory", show_lines=True)
-    for column in ("statement", "claim and hypotheses", "what was computed"):
+    unexpected = sum(not result.as_expected for result in results)
+    table = Table(
+        title=f"{len(results)} claims checked, {unexpected} verdicts not as committed",
+        show_lines=True,
+    )
+    table.add_column("claim", no_wrap=True)
+    for column in ("statement [hypotheses]", "verdict", "computed; counterexample"):
         table.add_column(column, overflow="fold")
-    for column in ("residual", "tolerance", "verdict"):
+    for column in ("residual", "corrected", "tolerance"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
-        claim = result.claim
+        claim, evidence = result.claim, result.evidence
+        verdict = f"[{_COLOURS[result.verdict]}]{result.verdict}[/]"
+        if claim.correction:
+            verdict += f": {escape(claim.correction)}"
+        if not result.as_expected:
+            verdict += f" [bold red](committed: {claim.expected})[/]"
+        found = evidence.detail
+        if evidence.counterexample:
+            found += f"\n{evidence.counterexample}"
         table.add_row(
-            Text(claim.reference),
-            Text(f"{claim.statement}\n({claim.hypotheses})"),
-            Text(result.evidence.detail),
-            f"{result.evidence.residual:.1e}",
+            Text(f"{claim.id}\n{claim.reference}"),
+            Text(f"{claim.statement} [{claim.hypotheses}]"),
+            verdict,
+            Text(found),
+            _number(evidence.residual),
+            _number(evidence.corrected),
             f"{claim.tolerance:.0e}",
-            "[green]holds[/]" if result.holds else "[bold red]fails[/]",
         )
+    return table
+
+
+def evidence_table(result: Result) -> Table:
+    """Show everything about one claim, a line each."""
+    table = Table(title=result.claim.reference, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in result.as_row().items():
+        table.add_row(name.replace("_", " "), Text("" if value is None else str(value)))
+    code = inspect.unwrap(result.claim.check).__code__
+    table.add_row(
+        "computed by", Text(f"{result.claim.check.__module__}, line {code.co_firstlineno}")
+    )
     return table
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import __main__ as cli
 from analysis import commands
-from analysis.claims import CLAIMS, Evidence, Result
+from analysis.claims import CLAIMS, Evidence, Result, Verdict
 
 
 def run(*arguments: str) -> int:
@@ -20,8 +20,9 @@ def run(*arguments: str) -> int:
 @pytest.fixture
 def quick_claims(monkeypatch) -> None:
     """Two claims that hold, computed in no time."""
-    fake = [Result(claim, Evidence(0.0, "test")) for claim in CLAIMS[:2]]
-    monkeypatch.setattr(commands, "run_verify", lambda seed, instances: list(fake))
+    plain = [claim for claim in CLAIMS if claim.expected is Verdict.HOLDS]
+    fake = [Result(claim, Evidence(0.0, "test")) for claim in plain[:2]]
+    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only: list(fake))
 
 
 def test_verify_as_json(capsys) -> None:
@@ -29,8 +30,8 @@ def test_verify_as_json(capsys) -> None:
     rows = json.loads(capsys.readouterr().out)
     assert [row["claim"] for row in rows] == [claim.id for claim in CLAIMS]
     for row in rows:
-        assert row["verdict"] == "holds"
-        assert row["residual"] <= row["tolerance"]
+        assert row["as_expected"]
+        assert (row["verdict"] == "holds") == (row["residual"] <= row["tolerance"])
         assert row["hypotheses"]
 
 
@@ -38,14 +39,27 @@ def test_verify_as_json(capsys) -> None:
 def test_verify_as_table(capsys) -> None:
     assert run("verify") == 0
     printed = capsys.readouterr().out
-    assert "Eq. (3)" in printed
+    assert "Eq. (1)" in printed
     assert "holds" in printed
+    assert "0 verdicts not as committed" in printed
+
+
+def test_one_claim_with_its_evidence(capsys) -> None:
+    assert run("verify", "--claim", "eq-33") == 0
+    printed = capsys.readouterr().out
+    for expected in ("Eq. (33)", "typo", "24, not 0", "analysis.claims.theorem, line"):
+        assert expected in printed
+
+
+def test_unknown_claim_lists_the_known(capsys) -> None:
+    assert run("verify", "--claim", "eq-99") == 2
+    assert "unknown claim 'eq-99': choose from" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("residual", [1.0, float("nan")])
 def test_a_failed_claim_sets_the_exit_code(monkeypatch, capsys, residual) -> None:
     failed = [Result(CLAIMS[0], Evidence(residual, "broken on purpose"))]
-    monkeypatch.setattr(commands, "run_verify", lambda seed, instances: failed)
+    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only: failed)
     assert run("verify", "--json") == 1
     assert json.loads(capsys.readouterr().out)[0]["verdict"] == "fails"
 

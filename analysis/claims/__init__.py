@@ -1,0 +1,33 @@
+"""The paper's statements as checks that compute: literal residual, corrected residual, verdict.
+
+Every numbered definition, condition, equation, lemma, proposition, theorem, figure metric and NC
+property has a record. A check draws its own random instances from the generator it is given; no
+verdict is stored anywhere, only the one that the project expects, so that a change is noticed.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from analysis.claims import frames, grid, metrics, objective, theorem
+from analysis.claims.record import Claim as Claim
+from analysis.claims.record import Evidence as Evidence
+from analysis.claims.record import Result as Result
+from analysis.claims.record import Verdict as Verdict
+
+CLAIMS: tuple[Claim, ...] = tuple(
+    claim for part in (objective, frames, theorem, grid, metrics) for claim in part.claims
+)
+
+
+def verify(seed: int, instances: int, only: str | None = None) -> Iterator[Result]:
+    """Check every claim, or the one of that id, on ``instances`` random instances.
+
+    A claim's generator depends on the seed and the claim's id only, so adding a claim changes no
+    other claim's numbers.
+    """
+    for claim in CLAIMS:
+        if only is not None and claim.id != only:
+            continue
+        rng = np.random.default_rng([seed, *claim.id.encode()])
+        yield Result(claim, claim.check(rng, instances))
