@@ -84,7 +84,7 @@ def verdict_table(results: Sequence[Result]) -> Table:
         title=f"{len(results)} claims checked, {unexpected} verdicts not as committed",
         show_lines=True,
     )
-    table.add_column("claim", no_wrap=True)
+    table.add_column("claim", overflow="fold", max_width=24)
     for column in ("statement [hypotheses]", "verdict", "computed; counterexample"):
         table.add_column(column, overflow="fold")
     for column in ("residual", "corrected", "tolerance"):
