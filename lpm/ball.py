@@ -252,7 +252,7 @@ def _minimise_model(g: Float, hessian: Float, y: Float, radius: Float) -> Float:
         if (step <= 4 * np.finfo(float).eps * mu).all():
             break
         mu = mu + step
-    # The step from the residual g + μy: it goes to zero with it, so late steps lose no digits.
+    # The step from the residual g + μy, not x from scratch: its rounding shrinks with the step.
     with np.errstate(invalid="ignore", divide="ignore"):
         move = -(gradient + mu[:, None] * start) / (eigenvalues + mu[:, None])
     move = np.where(np.isfinite(move), move, 0.0)

@@ -158,6 +158,8 @@ def clouds(draw: st.DrawFn) -> Data:
     counts = draw(st.lists(st.integers(0, 7), min_size=3, max_size=6))
     for k in draw(st.permutations(range(len(counts))))[:3]:
         counts[k] = max(counts[k], 2)
+    if draw(st.booleans()):  # an action that does not occur, with any number
+        counts.insert(draw(st.integers(0, len(counts))), 0)
     seed, dim = draw(st.integers(0, 2**32 - 1)), draw(st.integers(2, 8))
     data = cloud(seed, counts, dim, noise=draw(st.sampled_from([0.05, 0.7, 3.0])))
     assume(is_regular(data))
