@@ -3,6 +3,8 @@
 import os
 import queue
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -53,24 +55,22 @@ def run_parts(
         return
     # spawn: no inherited locks or threads, the same on every platform.
     context = get_context("spawn")
-    with context.Manager() as manager:
-        gains = manager.Queue()
-        stop = manager.Event()
-        with ProcessPoolExecutor(
-            min(workers, len(parts)), context, _start_worker, (gains, stop, os.getpid())
-        ) as pool:
-            futures = {pool.submit(_run_part, name, part) for name, part in parts.items()}
-            try:
-                _follow(futures, gains, on_advance)
-            except BaseException as error:
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                if isinstance(error, BrokenProcessPool):
-                    raise RunFolderError(
-                        "a worker process died (killed, or out of memory): run the same command "
-                        "again to continue, with fewer --workers if memory is short"
-                    ) from error
-                raise
+    gains, stop = context.Queue(), context.Event()
+    with ProcessPoolExecutor(
+        min(workers, len(parts)), context, _start_worker, (gains, stop, os.getpid())
+    ) as pool:
+        futures = {pool.submit(_run_part, name, part) for name, part in parts.items()}
+        try:
+            _follow(futures, gains, on_advance)
+        except BaseException as error:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise RunFolderError(
+                    "a worker process died (killed, or out of memory): run the same command "
+                    "again to continue, with fewer --workers if memory is short"
+                ) from error
+            raise
 
 
 def _named(on_advance: Callable[[str, int], None], name: str) -> Callable[[int], None]:
@@ -99,13 +99,19 @@ def _start_worker(gains: Any, stop: Any, parent: int) -> None:
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _WORKER.update(gains=gains, stop=stop, parent=parent, limits=threadpoolctl.threadpool_limits(1))
+    _WORKER.update(gains=gains, stop=stop, limits=threadpoolctl.threadpool_limits(1))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the parent is gone (killed): nobody would collect its results."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _run_part(name: str, part: Part) -> None:
     def advance(gained: int) -> None:
-        if os.getppid() != _WORKER["parent"]:
-            os._exit(1)  # the parent was killed: nobody would collect the result
         if _WORKER["stop"].is_set():
             raise _Stopped
         _WORKER["gains"].put((name, gained))

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.harness import store
 
-NAMES = ("ball", "population")
+NAMES = ("ball", "population", "free_head")
 
 
 def main(names: tuple[str, ...]) -> None:

@@ -5,13 +5,18 @@ head's span, or scaled by hand beyond the unit ball. The only file that imports 
 """
 
 import warnings
+from dataclasses import dataclass
 from typing import Literal
 
 import cvxpy as cp
 import numpy as np
+from numpy.typing import NDArray
 
+from lpm.free_head import FreeHeadProblem
 from lpm.problem import PeeledProblem
 from lpm.solution import Multipliers, Solution, Status
+
+Float = NDArray[np.float64]
 
 
 def solve_conic(
@@ -103,6 +108,62 @@ def solve_conic(
             "iterations": int(program.solver_stats.num_iters or 0),
         },
     )
+
+
+@dataclass(frozen=True)
+class SdpResult:
+    """Answer of a conic solver.
+
+    Parameters
+    ----------
+    logits : (K, K) float array
+        Row k belongs to the samples of class k.
+    objective : float
+        As the conic solver reports it.
+    status : str
+        cvxpy's status.
+    """
+
+    logits: Float
+    objective: float
+    status: str
+
+
+def free_head_sdp(problem: FreeHeadProblem, solver: str = "CLARABEL") -> SdpResult:
+    """Solve the learned-head model with ``dim >= 2 K`` through cvxpy.
+
+    The logits are the off-diagonal block of a positive semidefinite ``[[P, Z], [Z^T, Q]]``, P and Q
+    being the Grams of features and head. "mean" bounds ``tr P <= K E_H`` and ``tr Q <= K E_W``
+    (the nuclear-norm ball), "per-vector" every diagonal entry (the max-norm ball).
+
+    Parameters
+    ----------
+    problem : FreeHeadProblem
+        The model; its dimension is ignored.
+    solver : str
+        ``"CLARABEL"`` or ``"SCS"``.
+
+    Raises
+    ------
+    cvxpy.error.SolverError
+        If the solver fails.
+    """
+    k = problem.num_classes
+    # The balanced scaling: only rho = sqrt(E_H E_W) matters for the logits.
+    rho = float(np.sqrt(problem.feature_energy * problem.head_energy))
+    gram = cp.Variable((2 * k, 2 * k), PSD=True)
+    logits = gram[:k, k:]
+    share = problem.counts / problem.counts.sum()
+    loss = cp.sum(
+        cp.hstack([share[i] * (cp.log_sum_exp(logits[i]) - logits[i, i]) for i in range(k)])
+    )
+    if problem.constraint == "mean":
+        bounds = [cp.trace(gram[:k, :k]) <= k * rho, cp.trace(gram[k:, k:]) <= k * rho]
+    else:
+        bounds = [cp.diag(gram) <= rho]
+    model = cp.Problem(cp.Minimize(loss), bounds)
+    model.solve(solver=solver)
+    return SdpResult(np.asarray(logits.value), float(model.value), str(model.status))
 
 
 def _largest_rho(problem: PeeledProblem) -> float:

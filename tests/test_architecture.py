@@ -22,7 +22,7 @@ THIRD_PARTY = {
 ONLY_HERE = {
     "cvxpy": {"lpm/conic.py"},
     "flint": {"lpm/rigorous.py"},
-    "matplotlib": {"analysis/figures.py"},
+    "matplotlib": {f"analysis/figures/{name}.py" for name in ("cliff", "peeled", "style")},
 }
 
 

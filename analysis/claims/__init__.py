@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.claims import frames, grid, metrics, objective, theorem
+from analysis.claims import edges, frames, grid, metrics, objective, theorem
 from analysis.claims.record import Claim as Claim
 from analysis.claims.record import Evidence as Evidence
 from analysis.claims.record import Result as Result
 from analysis.claims.record import Verdict as Verdict
 
 CLAIMS: tuple[Claim, ...] = tuple(
-    claim for part in (objective, frames, theorem, grid, metrics) for claim in part.claims
+    claim for part in (objective, frames, theorem, edges, grid, metrics) for claim in part.claims
 )
 
 

@@ -10,7 +10,7 @@ from analysis.claims import CLAIMS, Claim, Evidence, Result, Verdict, theorem, v
 from analysis.claims.record import Catalogue
 
 NUMBERED = {
-    *(f"eq-{i}" for i in (1, 2, 3, 4, *range(8, 36))),
+    *(f"eq-{i}" for i in range(1, 36)),
     *("definition-1", "definition-2", "lemma-1", "proposition-1", "theorem-1"),
     *("condition-1", "condition-2", "condition-3"),
     *("figure-1c", "figure-1d", "figure-1e", "figure-1f"),

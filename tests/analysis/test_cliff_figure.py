@@ -7,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import cliff, commands, figures
 from analysis.cliff import BARS, Arm, arms, evaluate_bars, run_arm, snapshot_epochs
@@ -181,7 +182,7 @@ def test_figure_1_meets_its_bars(tmp_path) -> None:
 # --- figure and page ---------------------------------------------------------------------------
 
 
-def draw(rows: pd.DataFrame) -> figures.Figure:
+def draw(rows: pd.DataFrame) -> Figure:
     curves = [figures.Curve(arm.name, arm.label) for arm in arms(12)]
     return figures.figure1(rows, curves[:3], curves[3:], "what was run", -1.5)
 

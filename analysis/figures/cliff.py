@@ -1,6 +1,5 @@
-"""Figures, drawn from stored rows only; the one file that imports matplotlib."""
+"""Figure 1 for the Ideal Cliff Walking."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,24 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gridworld  # noqa: F401  (registers IdealCliffWalking-v0)
+from analysis.figures.style import COLOURS, STYLE
 from analysis.statistics import Band, median_band
-
-# Okabe & Ito's palette: distinguishable with every common colour-vision deficiency.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "action-collapse",
-}
 
 
 @dataclass(frozen=True)
@@ -113,7 +96,7 @@ def figure1(
         Median over seeds with a 95 % bootstrap band of the median. Epoch 0 is initialisation.
     """
     rng = np.random.default_rng(seed)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(16, 8.2))
         grid = figure.add_gridspec(
             2,
@@ -131,7 +114,7 @@ def figure1(
             upper = figure.add_subplot(grid[0, column])
             lower = figure.add_subplot(grid[1, column], sharex=upper, sharey=upper)
             for axes, curves in ((upper, learned), (lower, etf)):
-                for curve, colour in zip(curves, _COLOURS, strict=False):
+                for curve, colour in zip(curves, COLOURS, strict=False):
                     _draw_arm(axes, rows[rows["arm"] == curve.arm], panel, colour, rng)
                 if panel.features == "expected_return":
                     axes.axhline(optimal_return, color="black", linestyle=":", linewidth=1)
@@ -185,7 +168,7 @@ def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]
 
     for curves, title, left in ((learned, "Learned head", 0.2), (etf, "Fixed ETF head", 0.45)):
         figure.legend(
-            handles=[line(c, "-", x.label) for c, x in zip(_COLOURS, curves, strict=False)],
+            handles=[line(c, "-", x.label) for c, x in zip(COLOURS, curves, strict=False)],
             title=title,
             loc="lower left",
             bbox_to_anchor=(left, 0.105),
@@ -202,12 +185,3 @@ def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]
         bbox_to_anchor=(0.7, 0.105),
         alignment="left",
     )
-
-
-def encode(figure: Figure, kind: str) -> bytes:
-    """The figure as a ``"png"`` or ``"pdf"`` file without time stamps, so bytes are stable."""
-    buffer = io.BytesIO()
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}[kind]
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
-    return buffer.getvalue()
