@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from analysis import commands
-from analysis.claims import CLAIMS
+from analysis.claims import CLAIMS, RIGOROUS
 from analysis.storage import RunFolder, RunFolderError
 
 # Wide when piped, so that tables stay readable in a log.
@@ -32,6 +32,8 @@ class Verify:
     """Random instances a check (the conic references use a tenth)."""
     claim: str | None = None
     """Check only this claim (an id such as eq-33) and show its evidence."""
+    rigorous: bool = False
+    """Also enclose optima in outward-rounded ball arithmetic (needs the extra 'rigorous')."""
     json: bool = False
     """Print JSON to standard output instead of a table."""
     out: Path | None = None
@@ -40,10 +42,11 @@ class Verify:
     def run(self) -> int:
         """Run the command and return its exit code."""
         _at_least_one("instances", self.instances)
-        if self.claim is not None and self.claim not in {claim.id for claim in CLAIMS}:
-            known = ", ".join(claim.id for claim in CLAIMS)
+        catalogue = (*CLAIMS, *(RIGOROUS if self.rigorous else ()))
+        if self.claim is not None and self.claim not in {claim.id for claim in catalogue}:
+            known = ", ".join(claim.id for claim in catalogue)
             raise UsageError(f"unknown claim {self.claim!r}: choose from {known}")
-        results = commands.run_verify(self.seed, self.instances, self.claim)
+        results = commands.run_verify(self.seed, self.instances, self.claim, self.rigorous)
         if self.json:
             print(commands.claims_json(results))
         elif self.claim is not None:
@@ -51,7 +54,12 @@ class Verify:
         else:
             stdout.print(commands.verdict_table(results))
         if self.out is not None and self.claim is None:
-            config = {"experiment": "verify", "seed": self.seed, "instances": self.instances}
+            config = {
+                "experiment": "verify",
+                "seed": self.seed,
+                "instances": self.instances,
+                "rigorous": self.rigorous,
+            }
             folder = RunFolder(self.out, "verify", config)
             with folder.session():
                 commands.store_claims(folder, results)
@@ -84,6 +92,22 @@ class Figure1:
             if len(figure.bars):
                 stdout.print(commands.bars_table(figure))
             stdout.print(*(f"figure: {path}" for path in figure.paths), sep="\n")
+        return 0
+
+
+@dataclass(frozen=True)
+class FigureLpm:
+    """Draw the peeled model: minority collapse, its transitions, the edges of Theorem 1."""
+
+    seed: int = 0
+    """Seeds starts and orientations."""
+    out: Path = Path("runs")
+    """Directory of run folders; the same command continues or reuses what is there."""
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        paths = commands.run_lpm_figure(self.out, self.seed)
+        stdout.print(*(f"figure: {path}" for path in paths), sep="\n")
         return 0
 
 
@@ -124,6 +148,7 @@ class Reproduce:
 Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Figure1, tyro.conf.subcommand("figure1")]
+    | Annotated[FigureLpm, tyro.conf.subcommand("figure-lpm")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
 )
 
@@ -144,7 +169,7 @@ def _enough_seeds(seeds: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, run the command and exit with its code."""
-    command: Verify | Figure1 | Reproduce = tyro.cli(
+    command: Verify | Figure1 | FigureLpm | Reproduce = tyro.cli(
         Command,
         prog="action-collapse",
         description="Check the theory of action collapse against numbers.",
@@ -155,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with threadpoolctl.threadpool_limits(1):
         try:
             code = command.run()
-        except (UsageError, RunFolderError) as error:
+        except (UsageError, RunFolderError, ImportError) as error:
             commands.console.print(f"[bold red]error:[/] {error}", highlight=False)
             code = MISUSED
         except KeyboardInterrupt:

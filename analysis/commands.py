@@ -1,11 +1,12 @@
 """What each command does: run, store rows in a run folder, draw from the rows, say where."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from analysis import figures
-from analysis.claims import CLAIMS, Result, Verdict, verify
+from analysis import figures, peeled
+from analysis.claims import CLAIMS, RIGOROUS, Result, Verdict, verify
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
 from analysis.parallel import run_parts
 from analysis.report import ReportFigure, render, summary
@@ -54,12 +55,15 @@ def _progress() -> Progress:
 # --- verify --------------------------------------------------------------------------------------
 
 
-def run_verify(seed: int, instances: int, only: str | None = None) -> list[Result]:
+def run_verify(
+    seed: int, instances: int, only: str | None = None, rigorous: bool = False
+) -> list[Result]:
     """Check every claim, or the one of that id, showing progress."""
     results = []
+    count = len(CLAIMS) + (len(RIGOROUS) if rigorous else 0)
     with _progress() as progress:
-        task = progress.add_task("verify", total=1 if only else len(CLAIMS))
-        for result in verify(seed, instances, only):
+        task = progress.add_task("verify", total=1 if only else count)
+        for result in verify(seed, instances, only, rigorous):
             results.append(result)
             progress.advance(task)
     return results
@@ -219,6 +223,57 @@ def bars_table(figure: CliffFigure) -> Table:
         met = "[green]yes[/]" if bar.met else "[bold red]no[/]"
         table.add_row(bar.arm, bar.column, f"{bar.value:.3g}", f"{bar.sense} {bar.limit:g}", met)
     return table
+
+
+# --- figure-lpm ----------------------------------------------------------------------------------
+
+_LPM_CAPTION = (
+    "Layer-peeled model. (a)-(d) Learned head, K_A = K_B = 5 classes, E_W = 1, average norm bounds, "
+    "121 ratios R from 1 to 1000 for each E_H, each solved with a certified gap; circles: cvxpy's "
+    "semidefinite program (Clarabel). R1: minority head rows coincide; R2: they vanish, their "
+    "cosine is undefined then and not drawn. (e) Fixed simplex ETF, d = K−1: best feature found "
+    "for Σ_a π(a|h)Q_a on the ball, 16 random starts and structured ones a point. (f) Features "
+    "h ≥ 0 on the ball, 20 random orientations a d: median of the mean over k, band: central "
+    "95 % of the orientations."
+)
+
+
+def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
+    """Compute what is missing of the peeled model's studies, draw them, store PNG and PDF."""
+    studies: dict[str, tuple[int, Callable[[peeled.Advance], pd.DataFrame]]] = {
+        "minority": (121 * len(peeled.FEATURE_ENERGIES), peeled.minority_study),
+        "reference": (6, peeled.reference_study),
+        "transitions": (80, peeled.transition_study),
+        "true_objective": (
+            49 * len(peeled.TRUE_OBJECTIVE),
+            partial(peeled.true_objective_study, rng=np.random.default_rng([seed, 1])),
+        ),
+        "rectified": (
+            len(peeled.RECTIFIED_DIMS),
+            partial(peeled.rectified_study, rng=np.random.default_rng([seed, 2])),
+        ),
+    }
+    config = {
+        "experiment": "figure-lpm",
+        "seed": seed,
+        "feature_energies": list(peeled.FEATURE_ENERGIES),
+        "true_objective": {name: list(q) for name, q in peeled.TRUE_OBJECTIVE.items()},
+        "rectified_dims": list(peeled.RECTIFIED_DIMS),
+    }
+    folder = RunFolder(out, "figure-lpm", config)
+    with folder.session():
+        with _progress() as progress:
+            for name, (total, study) in studies.items():
+                task = progress.add_task(name, total=total)
+                if not folder.has_rows(name):
+                    folder.write_rows(name, study(partial(progress.advance, task)))
+                progress.update(task, completed=total)
+        tables = {name: folder.read_rows(name) for name in studies}
+        figure = figures.figure_lpm(tables, _LPM_CAPTION)
+        return tuple(
+            folder.write(f"figures/figure-lpm.{kind}", figures.encode(figure, kind))
+            for kind in ("png", "pdf")
+        )
 
 
 # --- reproduce -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ HEAD_ENERGY = 1.0
 MAJORITY, MINORITY = 5, 5
 """K = 10, the setting of Fang et al. (2021)."""
 FEATURE_ENERGIES = (0.05, 1.0, 5.0, 20.0)
-"""The first has both transitions; the others only the first."""
+"""Below E_H = 2.9 minority heads also vanish at a finite R2; above they only coincide."""
 _UNIT = 1000
 """Samples of a minority class: imbalance ratios are multiples of 1/1000."""
 
@@ -36,7 +36,7 @@ def _problem(ratio: float, feature_energy: float) -> lpm.FreeHeadProblem:
     return lpm.FreeHeadProblem(counts, feature_energy, HEAD_ENERGY)
 
 
-def minority_study(advance: Advance, points: int = 61) -> pd.DataFrame:
+def minority_study(advance: Advance, points: int = 121) -> pd.DataFrame:
     """Learned head under STEP imbalance, solved on a logarithmic grid of R from 1 to 1000.
 
     Columns: feature_energy, ratio, minority_cosine, majority_cosine (between head rows; NaN where
@@ -140,14 +140,20 @@ def rectified_study(advance: Advance, rng: np.random.Generator, frames: int = 20
                 head, labels, np.ones(len(labels)), RECTIFIED_RHO**2, "nonnegative"
             )
             features = lpm.solve(problem, "orthant").features
+            # In few dimensions a row of the head may have no positive entry to lean on: then
+            # h = 0 is optimal, has no direction, and the action is left out of both means.
             norms = np.linalg.norm(features, axis=1)
-            cosines = np.einsum("kd,kd->k", features, head) / np.where(norms > 0, norms, np.nan)
+            some = norms > 0
+            cosines = np.einsum("kd,kd->k", features, head)[some] / norms[some]
             rows.append(
                 {
                     "dim": dim,
                     "frame": frame,
-                    "cosine": float(np.nanmean(cosines)),
-                    "largest_cosine": float(np.mean(np.linalg.norm(np.maximum(head, 0), axis=1))),
+                    "cosine": float(cosines.mean()) if some.any() else float("nan"),
+                    "largest_cosine": float(lpm.largest_orthant_cosine(head[some]).mean())
+                    if some.any()
+                    else float("nan"),
+                    "actions": int(some.sum()),
                     "gap": lpm.certify(problem, features).log_odds_gap,
                 }
             )

@@ -58,7 +58,7 @@ def solve_ball(
     if problem.cone != "free":
         raise ValueError(
             f"solver 'ball' needs cone='free', the problem has cone={problem.cone!r}: use "
-            "solver='conic'"
+            "solver='orthant'"
         )
     # span{w_i − w_j} = row space of the centred head; coordinates (K, r), basis (r, d).
     centred = problem.head - problem.head.mean(axis=0)
@@ -67,7 +67,7 @@ def solve_ball(
     basis = basis[:rank]
     coordinates = centred @ basis.T
 
-    labels, energies, inverse = _distinct_problems(problem)
+    labels, energies, inverse = distinct_problems(problem)
     points = np.empty((len(labels), rank))
     multiplier = np.empty(len(labels))
     log_odds = np.empty(len(labels))
@@ -76,7 +76,7 @@ def solve_ball(
     chunk = max(1, _CHUNK_FLOATS // max(rank * rank, problem.num_classes * rank))
     for start in range(0, len(labels), chunk):
         rows = slice(start, start + chunk)
-        batch = _Batch(coordinates, labels[rows], np.sqrt(energies[rows]))
+        batch = Batch(coordinates, labels[rows], np.sqrt(energies[rows]))
         points[rows], steps, hit = _solve_batch(batch, tolerance or 0.0, max_iterations)
         multiplier[rows], residual[rows], log_odds[rows] = batch.kkt(points[rows])
         iterations += steps
@@ -106,7 +106,7 @@ def solve_ball(
     )
 
 
-def _distinct_problems(
+def distinct_problems(
     problem: PeeledProblem,
 ) -> tuple[NDArray[np.intp], Float, NDArray[np.intp]]:
     """Labels (U,) and energies (U,) of the distinct problems, and each state's index (N,)."""
@@ -119,7 +119,7 @@ def _distinct_problems(
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """B problems min F_b(y) over ‖y‖ ≤ radius_b in the r coordinates of the head's span."""
 
     coordinates: Float
@@ -129,13 +129,13 @@ class _Batch:
     radius: Float
     """(B,)"""
 
-    def take(self, rows: NDArray[np.intp]) -> "_Batch":
+    def take(self, rows: NDArray[np.intp]) -> "Batch":
         """The sub-batch of some problems."""
-        return _Batch(self.coordinates, self.labels[rows], self.radius[rows])
+        return Batch(self.coordinates, self.labels[rows], self.radius[rows])
 
-    def with_radius(self, radius: Float) -> "_Batch":
+    def with_radius(self, radius: Float) -> "Batch":
         """The same problems on other balls."""
-        return _Batch(self.coordinates, self.labels, radius)
+        return Batch(self.coordinates, self.labels, radius)
 
     def value(self, y: Float) -> tuple[Float, Float]:
         """F (B,) and its softmax p (B, K), zero at the own label."""
@@ -174,7 +174,7 @@ class _Batch:
         return multiplier, residual / np.where(spread > 0, spread, 1.0), value
 
 
-def _solve_batch(batch: _Batch, tolerance: float, max_iterations: int) -> tuple[Float, int, bool]:
+def _solve_batch(batch: Batch, tolerance: float, max_iterations: int) -> tuple[Float, int, bool]:
     """Minimise every problem; returns points (B, r), steps taken, and whether a limit was hit."""
     size = float(np.linalg.norm(batch.coordinates, axis=1).max())
     y = np.zeros((len(batch.labels), batch.coordinates.shape[1]))
@@ -197,7 +197,7 @@ def _solve_batch(batch: _Batch, tolerance: float, max_iterations: int) -> tuple[
         radius = larger
 
 
-def _newton(batch: _Batch, y: Float, tolerance: float, max_iterations: int) -> tuple[Float, int]:
+def _newton(batch: Batch, y: Float, tolerance: float, max_iterations: int) -> tuple[Float, int]:
     """SQP from ``y`` until the residual is at most ``tolerance`` or stops falling."""
     best = y.copy()
     best_residual = np.full(len(y), np.inf)
@@ -221,12 +221,12 @@ def _newton(batch: _Batch, y: Float, tolerance: float, max_iterations: int) -> t
         live, at, value = live[go_on], at[go_on], value[go_on]
         part = batch.take(live)
         _, p = part.value(at)
-        target = _minimise_model(part.gradient(p), part.hessian(p), at, part.radius)
+        target = minimise_model(part.gradient(p), part.hessian(p), at, part.radius)
         y[live] = _line_search(part, at, target, value, part.gradient(p))
     return best, max_iterations
 
 
-def _minimise_model(g: Float, hessian: Float, y: Float, radius: Float) -> Float:
+def minimise_model(g: Float, hessian: Float, y: Float, radius: Float) -> Float:
     """argmin over ‖x‖ ≤ radius of ⟨g, x − y⟩ + ½(x − y)ᵀB(x − y), exactly, for every problem.
 
     Stationarity reads (B + μ)x = By − g =: c with μ ≥ 0 and μ(‖x‖ − radius) = 0. In B's
@@ -263,7 +263,7 @@ def _minimise_model(g: Float, hessian: Float, y: Float, radius: Float) -> Float:
     return np.asarray(x * scale[:, None])
 
 
-def _line_search(batch: _Batch, y: Float, target: Float, value: Float, g: Float) -> Float:
+def _line_search(batch: Batch, y: Float, target: Float, value: Float, g: Float) -> Float:
     """Backtrack from ``target`` towards ``y`` (both in the ball, so is the segment) on F."""
     direction = target - y
     slope = np.einsum("br,br->b", g, direction)

@@ -71,7 +71,7 @@ def solve_closed_form(problem: PeeledProblem) -> Solution:
     if problem.cone != "free":
         raise ValueError(
             f"Theorem 1 needs features of either sign, the problem has cone={problem.cone!r}: "
-            "use solver='conic'"
+            "use solver='orthant'"
         )
     e_w = float(np.mean(np.einsum("kd,kd->k", problem.head, problem.head)))
     e_h = problem.energies

@@ -29,8 +29,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lpm.ball import _minimise_model
-from lpm.problem import _checked_head
+from lpm.ball import minimise_model
+from lpm.problem import checked_head
 
 Float = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ class ExpectedReturnOptimum:
 
 def policy(head: ArrayLike, features: ArrayLike) -> Float:
     """(K,) π(a|h) = softmax(W h) for a (K, d) head and (d,) features."""
-    w, h = _checked_head(head), np.asarray(features, dtype=np.float64)
+    w, h = checked_head(head), np.asarray(features, dtype=np.float64)
     if h.shape != w.shape[1:]:
         raise ValueError(f"features must have shape (d,) = {w.shape[1:]}, got {h.shape}")
     z = w @ h
@@ -125,7 +125,7 @@ def peeled_return(head: ArrayLike, action_values: ArrayLike, features: ArrayLike
     head, action_values, features
         (K, d), (K,) and (d,).
     """
-    w = _checked_head(head)
+    w = checked_head(head)
     q = _checked_values(action_values, len(w))
     policy(w, features)  # checks the shape
     z = w @ np.asarray(features, dtype=np.float64)
@@ -179,7 +179,7 @@ def gradient_angle(
     -------
     In [0, π]; NaN where one of the gradients is zero.
     """
-    w = _checked_head(head)
+    w = checked_head(head)
     q = _checked_values(action_values, len(w))
     pi = policy(w, np.zeros(w.shape[1]) if features is None else features)
     centred = w - pi @ w
@@ -308,7 +308,7 @@ def maximise_expected_return(
         Shapes that disagree, non-finite numbers, all values equal (every feature is optimal),
         an energy that is not positive, or starts < 0.
     """
-    w = _checked_head(head)
+    w = checked_head(head)
     q = _checked_values(action_values, len(w))
     energy = float(feature_energy)
     if not (np.isfinite(energy) and energy > 0):
@@ -552,7 +552,7 @@ def _descend(ratio: _LogRatio, u: Float) -> Float:
     size = np.abs(eigenvalues)
     size = np.maximum(size, 1e-12 * (1e-300 + size.max(axis=1, keepdims=True)))
     convex = (vectors * size[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-    direction = _minimise_model(g, convex, u, np.ones(len(u))) - u
+    direction = minimise_model(g, convex, u, np.ones(len(u))) - u
     slope = np.minimum(0.0, np.einsum("br,br->b", g, direction))
     length = np.ones(len(u))
     for _ in range(50):

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lpm.ball import _distinct_problems
+from lpm.ball import distinct_problems
 from lpm.problem import PeeledProblem, softplus
 from lpm.solution import Multipliers, Solution, Status
 
@@ -116,7 +116,7 @@ def solve_orthant(
             "use solver='ball', or build the problem with cone='nonnegative'"
         )
     head = problem.head - problem.head.mean(axis=0)  # softmax ignores a common vector
-    labels, energies, inverse = _distinct_problems(problem)
+    labels, energies, inverse = distinct_problems(problem)
     features = np.empty((len(labels), problem.dim))
     multiplier, log_odds, residual = (np.empty(len(labels)) for _ in range(3))
     iterations, limit_hit = 0, False

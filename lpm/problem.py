@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 
 Float = NDArray[np.float64]
 Cone = Literal["free", "nonnegative"]
@@ -98,7 +99,7 @@ class PeeledProblem:
         feature_energy: ArrayLike,
         cone: Cone = "free",
     ) -> None:
-        head_ = _checked_head(head)
+        head_ = checked_head(head)
         labels_ = _checked_labels(labels, len(head_))
         num_states = len(labels_)
         weights_ = _checked_positive(weights, "weights", num_states, scalar=False)
@@ -236,11 +237,8 @@ class PeeledProblem:
 
     @cached_property
     def _distances(self) -> Float:
-        """(K, K) ‖w_j − w_k‖."""
-        centred = self.head - self.head.mean(axis=0)
-        square = np.einsum("kd,kd->k", centred, centred)
-        squares = square[:, None] + square - 2 * centred @ centred.T
-        return np.asarray(np.sqrt(np.maximum(0.0, squares)))
+        """(K, K) ‖w_j − w_k‖, exactly 0 for equal rows."""
+        return np.asarray(cdist(self.head, self.head))
 
     def _shifted_logits(
         self, features: NDArray[np.floating], labels: NDArray[np.intp]
@@ -254,7 +252,8 @@ class PeeledProblem:
         return z - top, top
 
 
-def _checked_head(head: ArrayLike) -> Float:
+def checked_head(head: ArrayLike) -> Float:
+    """Head as a finite (K ≥ 2, d ≥ 1) float64 copy with distinct rows, or a ValueError."""
     w = np.array(head, dtype=np.float64)
     if w.ndim != 2 or w.shape[0] < 2 or w.shape[1] < 1:
         raise ValueError(f"head must be (K, d) with K >= 2 actions and d >= 1, got {w.shape}")

@@ -23,9 +23,9 @@ def _solve_conic(problem: PeeledProblem, **options: Any) -> Solution:
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "ball": solve_ball,
+    "orthant": solve_orthant,
     "conic": _solve_conic,
     "closed-form": solve_closed_form,
-    "orthant": solve_orthant,
 }
 
 

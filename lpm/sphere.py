@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lpm.ball import _Batch, _distinct_problems, solve_ball
+from lpm.ball import Batch, distinct_problems, solve_ball
 from lpm.problem import PeeledProblem, softplus
 from lpm.solution import Status
 
@@ -183,9 +183,9 @@ def classify_on_sphere(
             f"state {s} has norm {norms[s]:.6g}, not sqrt(E_H) = {np.sqrt(energies[s]):.6g}: "
             "scale the features onto the sphere first"
         )
-    span = _Span(problem)
-    batch = _Batch(span.coordinates, problem.labels, np.sqrt(energies))
-    at = _evaluate(batch, span.reduce(h))
+    span = Span(problem)
+    batch = Batch(span.coordinates, problem.labels, np.sqrt(energies))
+    at = evaluate(batch, span.reduce(h))
     eigenvalues = np.linalg.eigvalsh(at.hessian)
     if problem.dim > span.size:
         # The directions that the reduced coordinates leave out all have curvature 2λ.
@@ -248,8 +248,8 @@ def solve_sphere(
     _refuse_cone(problem)
     if starts < 0:
         raise ValueError(f"starts must be >= 0, got {starts}")
-    span = _Span(problem)
-    labels, energies, inverse = _distinct_problems(problem)
+    span = Span(problem)
+    labels, energies, inverse = distinct_problems(problem)
     radius = np.sqrt(energies)
     unit = PeeledProblem(problem.head, labels, np.ones(len(labels)), energies)
     fixed = span.reduce(solve_ball(unit).features)
@@ -262,9 +262,9 @@ def solve_sphere(
     points[lost] = np.eye(span.size)[0]
 
     many = points.shape[0]
-    batch = _Batch(span.coordinates, np.tile(labels, many), np.tile(radius, many))
-    y, steps = _descend(batch, points.reshape(-1, span.size), 1.0, max_iterations)
-    at = _evaluate(batch, y)
+    batch = Batch(span.coordinates, np.tile(labels, many), np.tile(radius, many))
+    y, steps = descend(batch, points.reshape(-1, span.size), 1.0, max_iterations)
+    at = evaluate(batch, y)
     gap = _dual_gap(batch, at).reshape(many, -1)
     value = at.value.reshape(many, -1)
     y = y.reshape(many, len(labels), span.size)
@@ -290,7 +290,7 @@ def solve_sphere(
         minima=tuple(minima),
         minima_log_odds=tuple(minima_log_odds),
         problem_of_state=inverse,
-        status=_search_status(worst, reach, steps, max_iterations),
+        status=search_status(worst, reach, steps, max_iterations),
         stats={
             "solver": "sphere",
             "distinct_problems": len(labels),
@@ -301,7 +301,8 @@ def solve_sphere(
     )
 
 
-def _search_status(worst: float, reach: float, steps: int, max_iterations: int) -> Status:
+def search_status(worst: float, reach: float, steps: int, max_iterations: int) -> Status:
+    """How a search ended, from its worst relative gradient and the reach √E_H·max‖w_j − w_k‖."""
     if worst <= 1e-11 + 100 * _EPS * reach:
         return Status.SOLVED
     return Status.ITERATION_LIMIT if steps >= max_iterations else Status.STALLED
@@ -315,7 +316,7 @@ def _refuse_cone(problem: PeeledProblem) -> None:
         )
 
 
-class _Span:
+class Span:
     """Coordinates of the head's span and, where d allows it, one dimension outside it.
 
     F sees the component in the span only, the sphere sees the length of the rest.
@@ -372,7 +373,8 @@ class _Point:
     """(B,) ‖gradient‖ / spread."""
 
 
-def _evaluate(batch: _Batch, y: Float) -> _Point:
+def evaluate(batch: Batch, y: Float) -> _Point:
+    """F on the sphere at y (B, n): value, tangent basis, Riemannian gradient and Hessian."""
     value, p = batch.value(y)
     g = batch.gradient(p)
     unit = y / np.linalg.norm(y, axis=1, keepdims=True)
@@ -393,7 +395,7 @@ def _evaluate(batch: _Batch, y: Float) -> _Point:
     return _Point(y, value, tangent, g, gradient, hessian, multiplier, spread, residual)
 
 
-def _dual_gap(batch: _Batch, at: _Point) -> Float:
+def _dual_gap(batch: Batch, at: _Point) -> Float:
     """(B,) F(h) − [H(p) − R‖v‖] = R‖v‖ + ⟨h, v⟩ ≥ 0 for ‖h‖ = R, v = ∇F, without cancellation.
 
     H(p) − R‖v‖ bounds F from below on the whole ball (see `lpm.certificate`).
@@ -416,7 +418,7 @@ def _kind(gradient: float, low: float, high: float, zero: float, tolerance: floa
     return PointKind.DEGENERATE
 
 
-def _descend(batch: _Batch, y: Float, sign: float, max_iterations: int) -> tuple[Float, int]:
+def descend(batch: Batch, y: Float, sign: float, max_iterations: int) -> tuple[Float, int]:
     """Minimise sign·F over the sphere from y (B, n), scaled to it first: local, second order.
 
     Newton with the Hessian's eigenvalues replaced by their absolute values (Dauphin et al. 2014)
@@ -432,7 +434,7 @@ def _descend(batch: _Batch, y: Float, sign: float, max_iterations: int) -> tuple
     size = float(np.linalg.norm(batch.coordinates, axis=1).max())
     for step in range(max_iterations):
         part = batch.take(live)
-        at = _evaluate(part, y[live])
+        at = evaluate(part, y[live])
         value = sign * at.value
         eigenvalues, vectors = np.linalg.eigh(sign * at.hessian)
         scale = np.maximum(np.abs(eigenvalues).max(axis=1), at.spread / part.radius)
@@ -478,7 +480,7 @@ def _descend(batch: _Batch, y: Float, sign: float, max_iterations: int) -> tuple
 
 
 def _backtrack(
-    batch: _Batch, y: Float, direction: Float, value: Float, slope: Float, sign: float
+    batch: Batch, y: Float, direction: Float, value: Float, slope: Float, sign: float
 ) -> Float:
     """Halve the step until sign·F falls enough along the retraction (y + tu)·R/‖y + tu‖."""
     length = np.ones(len(y))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.claims import edges, frames, grid, metrics, objective, theorem
+from analysis.claims import edges, frames, grid, metrics, objective, rigorous, theorem
 from analysis.claims.record import Claim as Claim
 from analysis.claims.record import Evidence as Evidence
 from analysis.claims.record import Result as Result
@@ -20,13 +20,19 @@ CLAIMS: tuple[Claim, ...] = tuple(
 )
 
 
-def verify(seed: int, instances: int, only: str | None = None) -> Iterator[Result]:
+RIGOROUS: tuple[Claim, ...] = tuple(rigorous.claims)
+"""Enclosures in ball arithmetic; need the extra ``rigorous``."""
+
+
+def verify(
+    seed: int, instances: int, only: str | None = None, rigorous: bool = False
+) -> Iterator[Result]:
     """Check every claim, or the one of that id, on ``instances`` random instances.
 
     A claim's generator depends on the seed and the claim's id only, so adding a claim changes no
     other claim's numbers.
     """
-    for claim in CLAIMS:
+    for claim in (*CLAIMS, *(RIGOROUS if rigorous else ())):
         if only is not None and claim.id != only:
             continue
         rng = np.random.default_rng([seed, *claim.id.encode()])

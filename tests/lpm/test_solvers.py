@@ -414,7 +414,9 @@ def test_rho_600_keeps_log_of_minus_log_pi(classes) -> None:
 
 def test_unknown_solver_lists_the_known() -> None:
     problem = lpm.PeeledProblem(lpm.simplex_etf(3, 2), [0], [1.0], 1.0)
-    with pytest.raises(ValueError, match="'newton': choose one of ball, conic, closed-form"):
+    with pytest.raises(
+        ValueError, match="'newton': choose one of ball, orthant, conic, closed-form"
+    ):
         lpm.solve(problem, "newton")
 
 
@@ -426,9 +428,9 @@ def test_closed_form_refuses_a_head_that_is_no_etf() -> None:
 
 
 @pytest.mark.parametrize("solver", ["ball", "closed-form"])
-def test_nonnegative_cone_is_left_to_the_conic_solver(solver) -> None:
+def test_nonnegative_cone_is_left_to_its_own_solvers(solver) -> None:
     problem = lpm.PeeledProblem(lpm.simplex_etf(4, 6), [0, 1], [1.0, 1.0], 4.0, "nonnegative")
-    with pytest.raises(ValueError, match=r"cone='nonnegative'.*solver='conic'"):
+    with pytest.raises(ValueError, match=r"cone='nonnegative'.*solver='orthant'"):
         lpm.solve(problem, solver)
     solution = lpm.solve(problem, "conic")
     assert solution.features.min() >= -1e-7
