@@ -228,7 +228,7 @@ def bars_table(figure: CliffFigure) -> Table:
 # --- figure-lpm ----------------------------------------------------------------------------------
 
 _LPM_CAPTION = (
-    "Layer-peeled model. (a)-(d) Learned head, K_A = K_B = 5 classes, E_W = 1, average norm bounds, "
+    "Layer-peeled model. (a)-(d) Learned head, K_A = K_B = 5, E_W = 1, average norm bounds, "
     "121 ratios R from 1 to 1000 for each E_H, each solved with a certified gap; circles: cvxpy's "
     "semidefinite program (Clarabel). R1: minority head rows coincide; R2: they vanish, their "
     "cosine is undefined then and not drawn. (e) Fixed simplex ETF, d = K−1: best feature found "

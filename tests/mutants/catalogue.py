@@ -216,8 +216,8 @@ LPM = (
     ),
     Mutant(
         "lpm/ball.py",
-        "_Batch(coordinates, labels[rows], np.sqrt(energies[rows]))",
-        "_Batch(coordinates, labels[rows], energies[rows])",
+        "Batch(coordinates, labels[rows], np.sqrt(energies[rows]))",
+        "Batch(coordinates, labels[rows], energies[rows])",
         f"{_SOLVERS}test_only_rho_matters",
         "the radius is E_H, not √E_H",
     ),
