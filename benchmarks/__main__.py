@@ -1,14 +1,18 @@
 """Run benchmarks by name, or all of them: ``python -m benchmarks ball population``."""
 
 import importlib
+import json
 import sys
 
 import threadpoolctl
 import torch
 
+from analysis import figures
+from analysis.storage import write_atomically
 from benchmarks.harness import store
 
 NAMES = ("ball", "population", "free_head")
+FIGURES = {"free_head": figures.figure_free_head_benchmark}
 
 
 def main(names: tuple[str, ...]) -> None:
@@ -21,6 +25,9 @@ def main(names: tuple[str, ...]) -> None:
             print(f"{name} …", flush=True)
             path = store(name, importlib.import_module(f"benchmarks.{name}").run())
             print(f"{name}: {path}")
+            if name in FIGURES:
+                figure = FIGURES[name](json.loads(path.read_text()))
+                write_atomically(path.with_suffix(".png"), figures.encode(figure, "png"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ THIRD_PARTY = {
 ONLY_HERE = {
     "cvxpy": {"lpm/conic.py"},
     "flint": {"lpm/rigorous.py"},
-    "matplotlib": {f"analysis/figures/{name}.py" for name in ("cliff", "peeled", "style")},
+    "matplotlib": {
+        f"analysis/figures/{name}.py" for name in ("benchmarks", "cliff", "peeled", "style")
+    },
 }
 
 

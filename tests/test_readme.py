@@ -8,13 +8,14 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 def test_examples_run(capsys) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
     assert "Theorem 1: True" in printed
     assert "Condition 3" in printed
+    assert "minority cosine 0.517" in printed
 
 
 def test_links_exist() -> None:
