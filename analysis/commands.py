@@ -243,7 +243,7 @@ def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
     studies: dict[str, tuple[int, Callable[[peeled.Advance], pd.DataFrame]]] = {
         "minority": (121 * len(peeled.FEATURE_ENERGIES), peeled.minority_study),
         "reference": (6, peeled.reference_study),
-        "transitions": (80, peeled.transition_study),
+        "transitions": (1, peeled.transition_study),
         "true_objective": (
             49 * len(peeled.TRUE_OBJECTIVE),
             partial(peeled.true_objective_study, rng=np.random.default_rng([seed, 1])),

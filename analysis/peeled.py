@@ -16,7 +16,7 @@ HEAD_ENERGY = 1.0
 MAJORITY, MINORITY = 5, 5
 """K = 10, the setting of Fang et al. (2021)."""
 FEATURE_ENERGIES = (0.05, 1.0, 5.0, 20.0)
-"""Below E_H = 2.9 minority heads also vanish at a finite R2; above they only coincide."""
+"""Below E_H = 3.107 minority heads also vanish at a finite R2; above they only coincide."""
 _UNIT = 1000
 """Samples of a minority class: imbalance ratios are multiples of 1/1000."""
 
@@ -89,19 +89,23 @@ def reference_study(advance: Advance) -> pd.DataFrame:
 
 
 def transition_study(advance: Advance, points: int = 80) -> pd.DataFrame:
-    """R1 and R2 against E_H, E_W = 1; R2 may be infinite."""
+    """R1 and R2 against E_H, E_W = 1; R2 is infinite from ``vanishing_energy`` on."""
     rows = []
-    # The energies of the minority study are on the grid: their transitions are marked there.
-    for feature_energy in sorted({*np.geomspace(0.01, 30, points), *FEATURE_ENERGIES}):
+    limit = lpm.vanishing_energy(MAJORITY, MINORITY, HEAD_ENERGY)
+    # The energies of the minority study are on the grid: their transitions are marked there. R2
+    # diverges at the limit: approach it geometrically.
+    near = limit * (1 - np.geomspace(1e-8, 0.1, 12))
+    for feature_energy in sorted({*np.geomspace(0.01, 30, points), *near, *FEATURE_ENERGIES}):
         arguments = (MAJORITY, MINORITY, float(feature_energy), HEAD_ENERGY)
         rows.append(
             {
                 "feature_energy": float(feature_energy),
                 "collapse_ratio": lpm.minority_collapse_ratio(*arguments),
                 "vanishing_ratio": lpm.minority_vanishing_ratio(*arguments),
+                "vanishing_energy": limit,
             }
         )
-        advance(1)
+    advance(1)
     return pd.DataFrame(rows)
 
 

@@ -48,6 +48,7 @@ from lpm.free_head_penalised import WeightDecaySolution as WeightDecaySolution
 from lpm.free_head_penalised import solve_weight_decay as solve_weight_decay
 from lpm.free_head_transitions import minority_collapse_ratio as minority_collapse_ratio
 from lpm.free_head_transitions import minority_vanishing_ratio as minority_vanishing_ratio
+from lpm.free_head_transitions import vanishing_energy as vanishing_energy
 from lpm.orthant import largest_orthant_cosine as largest_orthant_cosine
 from lpm.problem import PeeledProblem as PeeledProblem
 from lpm.problem import log_softplus as log_softplus

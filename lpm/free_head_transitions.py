@@ -145,6 +145,36 @@ def minority_vanishing_ratio(
     return _exponential("R2", float(log_ratio))
 
 
+def vanishing_energy(K_A: int, K_B: int, head_energy: float) -> float:
+    """E_H from which on minority heads never vanish: R2 is finite below it, infinite above.
+
+    R2 is finite iff K_A e^{-alpha / K_A} + K_B > sqrt(K K_B), alpha = tau / (K_A - 1): solved for
+    E_H = (tau / K)^2 / E_W.
+
+    Parameters
+    ----------
+    K_A, K_B : int
+        Number of majority and minority classes, at least 1 each.
+    head_energy : float
+        E_W, positive.
+
+    Returns
+    -------
+    float
+        0 for one majority class, which never lets the others vanish.
+
+    Raises
+    ------
+    ValueError
+        If a number of classes or the energy is out of range.
+    """
+    K_A, K_B = _check_class_numbers(K_A, K_B, fewest_minorities=1)
+    total = K_A + K_B
+    alpha = -K_A * np.log((np.sqrt(total * K_B) - K_B) / K_A)
+    tau = (K_A - 1) * alpha
+    return float((tau / total) ** 2 / check_positive("head_energy", head_energy))
+
+
 def _check_class_numbers(majority: int, minority: int, fewest_minorities: int) -> tuple[int, int]:
     for name, number, fewest in (("K_A", majority, 1), ("K_B", minority, fewest_minorities)):
         if isinstance(number, bool) or number != int(number) or number < fewest:

@@ -119,14 +119,11 @@ def _transitions(axes: Axes, transitions: pd.DataFrame) -> None:
         color=COLOURS[1],
         label="R2: heads and features vanish",
     )
-    if len(finite) < len(transitions):
-        axes.axvline(
-            finite["feature_energy"].max(),
-            color=COLOURS[1],
-            linestyle=":",
-            linewidth=1,
-            label="R2 = ∞ to the right",
-        )
+    limit = transitions["vanishing_energy"].iloc[0]
+    axes.axvline(
+        limit, color=COLOURS[1], linestyle=":", linewidth=1, label=f"R2 = ∞ from {limit:.4g} on"
+    )
+    axes.set_ylim(0.8, 2e4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title("(d) the two transitions, $K_A = K_B = 5$, $E_W = 1$")

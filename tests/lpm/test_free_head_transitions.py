@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpm.free_head import FreeHeadProblem, solve_free_head
-from lpm.free_head_transitions import minority_collapse_ratio, minority_vanishing_ratio
+from lpm.free_head_transitions import (
+    minority_collapse_ratio,
+    minority_vanishing_ratio,
+    vanishing_energy,
+)
 
 pytestmark = pytest.mark.theory
 
@@ -201,3 +205,18 @@ def test_bad_input_is_refused(function, arguments, message) -> None:
 def test_one_minority_class_cannot_coincide() -> None:
     with pytest.raises(ValueError, match="K_B must be a whole number >= 2, got 1"):
         minority_collapse_ratio(5, 1, 1.0, 1.0)
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize(("majority", "minority"), [(5, 5), (2, 1), (3, 17), (40, 4)])
+@pytest.mark.parametrize("head_energy", [0.1, 1.0, 7.0])
+def test_vanishing_energy_separates_finite_from_infinite(majority, minority, head_energy) -> None:
+    limit = vanishing_energy(majority, minority, head_energy)
+    below = minority_vanishing_ratio(majority, minority, limit * (1 - 1e-9), head_energy)
+    above = minority_vanishing_ratio(majority, minority, limit * (1 + 1e-9), head_energy)
+    assert np.isfinite(below)
+    assert above == np.inf
+
+
+def test_one_majority_class_never_lets_the_others_vanish() -> None:
+    assert vanishing_energy(1, 4, 1.0) == 0.0
