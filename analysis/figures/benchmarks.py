@@ -34,7 +34,7 @@ def figure_free_head_benchmark(result: Mapping[str, Any]) -> Figure:
                     markersize=4,
                     label=f"ours, {family} counts",
                 )
-            for marker, backend in (("^", "CLARABEL"), ("s", "SCS")):
+            for marker, backend, name in (("^", "CLARABEL", "Clarabel"), ("s", "SCS", "SCS")):
                 panel.plot(
                     [row["num_classes"] for row in result["against"]],
                     [row[backend][column] for row in result["against"]],
@@ -42,7 +42,7 @@ def figure_free_head_benchmark(result: Mapping[str, Any]) -> Figure:
                     linestyle=":",
                     color="black",
                     markerfacecolor="none",
-                    label=f"cvxpy SDP, {backend.capitalize()}, log-normal counts",
+                    label=f"cvxpy SDP, {name}, log-normal counts",
                 )
             panel.set_xscale("log")
             panel.set_yscale("log")
@@ -51,7 +51,7 @@ def figure_free_head_benchmark(result: Mapping[str, Any]) -> Figure:
         axes[0].set_ylabel("CPU seconds, one core")
         axes[1].set_title("(b) certified gap, by the same bound for all")
         axes[1].set_ylabel("objective minus lower bound (nats)")
-        axes[0].legend(fontsize=8)
+        axes[1].legend(loc="center right")
         machine = result["environment"]["machine"]
         caption = (
             f"Learned-head layer-peeled model, E_H = 5, E_W = 1, average norm bounds; "
