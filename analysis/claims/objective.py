@@ -78,15 +78,6 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
     return Evidence(worst, f"against central differences of start·V^π, {count} policies")
 
 
-def _gradients_at_zero(q: Float) -> tuple[Float, Float]:
-    """∂/∂h at h = 0 of Σ_a π_a Q_a and of Q_{a*}·log π_{a*}, for an ETF head; each (d,)."""
-    w = lpm.simplex_etf(len(q), len(q) - 1)
-    pi = np.full(len(q), 1 / len(q))
-    full = (pi * (q - pi @ q)) @ w
-    best = int(q.argmax())
-    return full, q[best] * (w[best] - pi @ w)
-
-
 def _angle(a: Float, b: Float) -> float:
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
@@ -123,18 +114,16 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
     correction="all suboptimal actions have the same Q: then the directions agree",
 )
 def _(rng: np.random.Generator, n: int) -> Evidence:
-    angle = _angle(*_gradients_at_zero(np.array([1.0, 0.9, 0.0])))
+    angle = float(np.degrees(lpm.gradient_angle(lpm.simplex_etf(3, 2), [1.0, 0.9, 0.0])))
     worst = 0.0
     for _ in range(n):
         k = int(rng.integers(3, 10))
         q = np.full(k, rng.uniform(0, 0.9))
         q[rng.integers(k)] = 1.0
-        full, surrogate = _gradients_at_zero(q)
-        unit = full / np.linalg.norm(full) - surrogate / np.linalg.norm(surrogate)
-        worst = max(worst, float(np.linalg.norm(unit)))
+        worst = max(worst, lpm.gradient_angle(lpm.simplex_etf(k, k - 1), q))
     return Evidence(
         np.radians(angle),
-        f"angle between the gradients; corrected: distance of directions, {n} Q with equal rest",
+        f"angle between the gradients (radians); corrected: the same, {n} Q with equal rest",
         corrected=worst,
         counterexample=f"K = 3, Q = (1, .9, 0), h = 0: the gradients are {angle:.1f}° apart",
     )
@@ -186,15 +175,14 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
 def _(rng: np.random.Generator, n: int) -> Evidence:
     q = np.array([1.0, 0.9, 0.0])
     pi = np.full(3, 1 / 3)
-    coefficients = pi * (q - pi @ q)
+    coefficients = lpm.split_coefficients(pi, q)
     worst = 0.0
     for _ in range(n):
         k = int(rng.integers(2, 10))
         equal = np.full(k, rng.uniform(-1, 0.9))
         best = int(rng.integers(k))
         equal[best] = 1.0
-        random_pi = rng.dirichlet(np.ones(k))
-        split = random_pi * (equal - random_pi @ equal)
+        split = lpm.split_coefficients(rng.dirichlet(np.ones(k)), equal)
         worst = max(worst, float(np.delete(split, best).max()), float(-split[best]))
     return Evidence(
         max(0.0, float(coefficients[1:].max())),
@@ -225,7 +213,7 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
         best = int(q.argmax())
         scale = float(np.linalg.norm(exact))
         literal = max(literal, float(np.linalg.norm(exact - q[best] * (w[best] - pi @ w))) / scale)
-        short = (pi * (q - pi @ q)) @ w
+        short = lpm.split_coefficients(pi, q) @ w
         corrected = max(corrected, float(np.linalg.norm(exact - short)) / (1 + scale))
     return Evidence(
         literal,
