@@ -25,7 +25,7 @@ def quick_claims(monkeypatch) -> None:
     """Two claims that hold, computed in no time."""
     plain = [claim for claim in CLAIMS if claim.expected is Verdict.HOLDS]
     fake = [Result(claim, Evidence(0.0, "test")) for claim in plain[:2]]
-    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only: list(fake))
+    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only, rigorous: list(fake))
 
 
 def test_verify_as_json(capsys) -> None:
@@ -62,7 +62,7 @@ def test_unknown_claim_lists_the_known(capsys) -> None:
 @pytest.mark.parametrize("residual", [1.0, float("nan")])
 def test_a_failed_claim_sets_the_exit_code(monkeypatch, capsys, residual) -> None:
     failed = [Result(CLAIMS[0], Evidence(residual, "broken on purpose"))]
-    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only: failed)
+    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only, rigorous: failed)
     assert run("verify", "--json") == 1
     assert json.loads(capsys.readouterr().out)[0]["verdict"] == "fails"
 

@@ -185,8 +185,9 @@ def test_bound_from_a_poor_candidate_stays_below_the_optimum(state, excess) -> N
 @settings(max_examples=15)
 @given(states(max_log10_rho=1.5))
 def test_many_more_starts_find_nothing_better(state) -> None:
+    """Sixty random starts, compared with the structured ones alone."""
     head, values, energy = state
-    few = solve(head, values, energy, starts=6)
+    few = solve(head, values, energy, starts=0)
     many = maximise_expected_return(head, values, energy, rng(1), starts=60)
     assert few.log_shortfall <= many.log_shortfall + 1e-9
 

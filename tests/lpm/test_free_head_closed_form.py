@@ -42,13 +42,16 @@ def test_balanced_optimum(num_classes, feature_energy, head_energy) -> None:
 
 @given(st.integers(2, 8), st.integers(1, 10), st.integers(0, 2**32 - 1))
 def test_lower_bound_holds_in_every_dimension(num_classes, dim, seed) -> None:
+    """At random models, and near the simplex, where the bound is attained for dim >= K."""
     rng = np.random.default_rng(seed)
-    features, head = (rng.normal(size=(num_classes, dim)) for _ in range(2))
-    features *= np.sqrt(3.0 * num_classes) / np.linalg.norm(features)
-    head *= np.sqrt(2.0 * num_classes) / np.linalg.norm(head)
-    logits = features @ head.T
-    loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
-    assert loss >= balanced_lower_bound(num_classes, 3.0, 2.0) - 1e-12
+    simplex = (np.eye(num_classes) - 1.0 / num_classes) @ np.eye(num_classes, dim)
+    for spread in (10.0, 0.1, 0.0):
+        features, head = (simplex + spread * rng.normal(size=simplex.shape) for _ in range(2))
+        features *= np.sqrt(3.0 * num_classes) / np.linalg.norm(features)
+        head *= np.sqrt(2.0 * num_classes) / np.linalg.norm(head)
+        logits = features @ head.T
+        loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
+        assert loss >= balanced_lower_bound(num_classes, 3.0, 2.0) - 1e-12
 
 
 @pytest.mark.parametrize("step", [(2, 3, 10.0), (5, 5, 100.0), (1, 4, 7.0), (3, 1, 50.0)])
