@@ -376,7 +376,15 @@ def solve_signed(
             nodes += used
         features[down] = np.take(y @ span.basis[: span.rank], inverse, axis=0)
         log_odds[down] = value[inverse]
-        gap[down] = np.maximum(bound - value, 0.0)[inverse]
+        # A bound below a value that was found proves one of the two wrong: say so, don't clip it.
+        excess = value - bound
+        if (excess > 1e-9 * (1 + np.abs(value))).any():
+            worst = int(excess.argmax())
+            raise ArithmeticError(
+                f"log-odds {value[worst]:.15g} were found above their proven bound "
+                f"{bound[worst]:.15g}: please report this head, K = {len(problem.head)}"
+            )
+        gap[down] = np.maximum(-excess, 0.0)[inverse]
         reach = float(np.sqrt(distinct_energies.max()) * part._distances.max())
         searched = search_status(residual, reach, steps, max_iterations)
         status = searched if status is Status.SOLVED else status
