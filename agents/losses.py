@@ -77,6 +77,11 @@ def leave_one_out(returns: Float) -> Float:
     ----------
     returns
         (…, m) m ≥ 2 returns from one state.
+
+    Raises
+    ------
+    ValueError
+        m < 2.
     """
     m = returns.shape[-1]
     if m < 2:

@@ -28,7 +28,7 @@ from analysis.claims import CLAIMS, RIGOROUS, Result, Verdict, verify
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
 from analysis.parallel import run_parts
 from analysis.report import ReportFigure, render, summary
-from analysis.storage import RunFolder, as_json, environment
+from analysis.storage import RunFolder, as_json, environment, source_digest
 
 # Progress and tables for people go to stderr, so that stdout can be piped (`verify --json`).
 console = Console(stderr=True)
@@ -150,6 +150,11 @@ class CliffFigure:
     png: bytes
     paths: tuple[Path, ...]
 
+    @property
+    def expectations_met(self) -> bool:
+        """Whether every bar of this training length is met (true where there is none)."""
+        return bool(self.bars["met"].all())
+
 
 def run_cliff_figure(out: Path, epochs: int, seeds: int, workers: int) -> CliffFigure:
     """Train what is missing, draw Figure 1 from the rows, and store it as PNG and PDF."""
@@ -255,6 +260,7 @@ def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
     }
     config = {
         "experiment": "figure-lpm",
+        "code": source_digest(),
         "seed": seed,
         "feature_energies": list(peeled.FEATURE_ENERGIES),
         "true_objective": {name: list(q) for name, q in peeled.TRUE_OBJECTIVE.items()},
@@ -289,6 +295,7 @@ def run_reproduce(
         "instances": instances,
         "seeds": seeds,
         "lengths": list(lengths),
+        "code": source_digest(),
     }
     folder = RunFolder(out, "reproduce", config)
     with folder.session():

@@ -122,6 +122,21 @@ def environment() -> dict[str, object]:
     }
 
 
+def source_digest() -> str:
+    """Digest of the project's own source, for runs cheap enough to be redone when it changes.
+
+    Training runs leave it out of their configuration: their rows are kept across edits, and
+    ``environment.json`` says which commit made them.
+    """
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for room in ("lpm", "gridworld", "agents", "analysis"):
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

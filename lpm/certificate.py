@@ -154,7 +154,7 @@ def _certify_block(problem: PeeledProblem, h: Float, rows: slice) -> _Block:
 
     # The bounds speak of feasible points: scale back what sticks out by more than rounding.
     inside, inner = h, at
-    if (excess > 1e-12).any():
+    if (excess > 1e-14).any():
         inside = np.maximum(h, 0.0) if orthant else h
         norm = np.sqrt(np.einsum("nd,nd->n", inside, inside))
         inside = inside * np.minimum(1.0, radius / np.maximum(norm, radius))[:, None]

@@ -3,6 +3,8 @@
 Rows are vectors throughout: a head is ``(K, d)``, row k being the action k's vector w_k.
 """
 
+import operator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -41,9 +43,17 @@ def simplex_etf(
 
     Raises
     ------
+    TypeError
+        ``num_classes`` or ``dim`` is not a whole number.
     ValueError
         K < 2, d < K − 1, or an energy that is not finite and positive.
     """
+    try:
+        num_classes, dim = operator.index(num_classes), operator.index(dim)
+    except TypeError as error:
+        raise TypeError(
+            f"num_classes and dim must be whole numbers, got {num_classes!r} and {dim!r}"
+        ) from error
     if num_classes < 2:
         raise ValueError(f"a simplex ETF has at least 2 vectors, got num_classes={num_classes}")
     if dim < num_classes - 1:
@@ -91,9 +101,16 @@ def etf_defect(vectors: ArrayLike, energy: float | None = None) -> float:
     Returns
     -------
     max_{k,k'} |⟨w_k, w_k'⟩ − E_W(K/(K−1)·δ − 1/(K−1))| / E_W; NaN for an all-zero matrix.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two rows.
     """
     g = gram(vectors)
     k = g.shape[0]
+    if k < 2:
+        raise ValueError(f"an ETF has at least 2 vectors, got {k}")
     scale = float(np.mean(np.diag(g))) if energy is None else energy
     if scale == 0:
         return float("nan")

@@ -31,7 +31,7 @@ from lpm.free_head_local import LocalResult, minimise_local
 
 Constraint = Literal["mean", "per-vector"]
 
-# A local solution whose certified gap is below this is reported as the global one.
+# A local solution is reported as the global one below this gap, relative to small objectives.
 _CERTIFIED = 1e-7
 
 
@@ -48,7 +48,7 @@ class FreeHeadStatus(enum.Enum):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FreeHeadProblem:
     """A layer-peeled model with a learned head.
 
@@ -84,7 +84,7 @@ class FreeHeadProblem:
         for name in ("feature_energy", "head_energy"):
             object.__setattr__(self, name, check_positive(name, getattr(self, name)))
         if self.dim is not None:
-            if isinstance(self.dim, bool) or int(self.dim) != self.dim:
+            if isinstance(self.dim, bool) or not float(self.dim).is_integer():
                 raise TypeError(f"dim must be a whole number, got {self.dim!r}")
             if self.dim < 1:
                 raise ValueError(f"dim must be at least 1, got {self.dim}")
@@ -231,14 +231,24 @@ def solve_free_head(
     Raises
     ------
     ValueError
-        If ``tolerance``, ``max_steps`` or ``starts`` is out of range, or ``rng`` is missing for a
-        nonconvex problem.
+        If ``tolerance``, ``max_steps`` or ``starts`` is out of range, ``rng`` is missing for a
+        nonconvex problem, or the energies make the loss underflow.
     """
     check_positive("tolerance", tolerance)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     if starts < 1:
         raise ValueError(f"starts must be at least 1, got {starts}")
+    # A balanced model's loss is about (K - 1) e^{-rho K / (K - 1)}, an imbalanced one's is near it:
+    # past e^{-700} neither it nor its gradient is a float64 any more.
+    exponent = problem.radius / max(problem.num_classes - 1, 1)
+    if exponent > 690.0:
+        raise ValueError(
+            f"rho = sqrt(E_H E_W) = {problem.radius / problem.num_classes:.4g} makes the loss "
+            f"about e^-{exponent:.0f}, below float64's range: use rho <= "
+            f"{690.0 * (problem.num_classes - 1) / problem.num_classes:.4g}; the geometry has long "
+            f"reached its large-norm limit there"
+        )
     # K - 1 dimensions hold the global optimum: lpm.free_head_convex proves rank <= K - 1.
     if problem.constraint == "mean" and problem.head_dim >= problem.num_classes - 1:
         return _solve_convex(problem, tolerance, max_steps)
@@ -347,7 +357,7 @@ def _solve_local(
         gap=gap,
         multiplier=float(multiplier),
         status=FreeHeadStatus.OPTIMAL
-        if gap <= _CERTIFIED * max(1.0, result.objective)
+        if gap <= _CERTIFIED * min(1.0, result.objective)
         else FreeHeadStatus.LOCAL,
         stats={"starts": starts},
     )

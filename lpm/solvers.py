@@ -56,7 +56,25 @@ def solve(problem: PeeledProblem, solver: str = "ball", **options: Any) -> Solut
 
 
 def free_head_sdp(problem: FreeHeadProblem, solver: str = "CLARABEL") -> "SdpResult":
-    """Solve the learned-head model by cvxpy's semidefinite program: `lpm.conic.free_head_sdp`."""
+    """Solve the learned-head model as a semidefinite program, an independent reference.
+
+    Parameters
+    ----------
+    problem
+        Its dimension is ignored (taken as ≥ 2K).
+    solver
+        ``"CLARABEL"`` or ``"SCS"``.
+
+    Returns
+    -------
+    SdpResult
+        ``logits`` (K, K), ``objective`` and cvxpy's ``status``.
+
+    Raises
+    ------
+    cvxpy.error.SolverError
+        The backend fails.
+    """
     from lpm.conic import free_head_sdp as sdp
 
     return sdp(problem, solver)

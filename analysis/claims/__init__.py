@@ -1,8 +1,10 @@
 """The paper's statements as checks that compute: literal residual, corrected residual, verdict.
 
 Every numbered definition, condition, equation, lemma, proposition, theorem, figure metric and NC
-property has a record. A check draws its own random instances from the generator it is given; no
-verdict is stored anywhere, only the one that the project expects, so that a change is noticed.
+property has a record. A check draws its own random instances from the generator it is given, and
+residuals decide between *holds*, *corrected* and *fails*; the verdict that the project expects is
+kept beside them so that a change is noticed. Whether a correction that works changes hypotheses
+(*holds under*) or symbols (*typo*) is a fact about the text, and comes with the record.
 """
 
 from collections.abc import Iterator

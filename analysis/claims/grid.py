@@ -74,7 +74,8 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
     )
     return Evidence(
         ratio - 1,
-        f"max/min − 1 of d under the optimal policy; corrected: of the sweep, {n} random policies",
+        f"max/min − 1 of d under the optimal policy; corrected: of the sweep (by "
+        f"construction), {n} random policies",
         corrected=swept - 1,
         counterexample=(
             f"optimal policy, uniform starts: centre cells are visited {ratio:.6g} times as often"

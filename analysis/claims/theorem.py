@@ -204,8 +204,8 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
         energy = 10.0 ** rng.uniform(-3, 3)
         middle = float(np.sum((t * a + (1 - t) * b) ** 2)) - energy
         chord = t * (float(a @ a) - energy) + (1 - t) * (float(b @ b) - energy)
-        slater = max(0.0, 0.0 - energy)
-        worst = max(worst, middle - chord, slater)
+        # Slater: g(0) = −E_H < 0.
+        worst = max(worst, middle - chord, float(np.sum((0 * a) ** 2)) - energy)
     return Evidence(max(worst, 0.0), f"violation of convexity and of Slater at h = 0, {n} draws")
 
 

@@ -54,6 +54,16 @@ def test_one_claim_with_its_evidence(capsys) -> None:
         assert expected in printed
 
 
+def test_claim_and_out_exclude_each_other(tmp_path, capsys) -> None:
+    assert run("verify", "--claim", "eq-33", "--out", str(tmp_path)) == 2
+    assert "leave out --claim" in capsys.readouterr().err
+
+
+def test_rigorous_claims_name_their_flag(capsys) -> None:
+    assert run("verify", "--claim", "rigorous-balanced") == 2
+    assert "needs --rigorous" in capsys.readouterr().err
+
+
 def test_unknown_claim_lists_the_known(capsys) -> None:
     assert run("verify", "--claim", "eq-99") == 2
     assert "unknown claim 'eq-99': choose from" in " ".join(capsys.readouterr().err.split())

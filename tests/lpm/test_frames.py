@@ -91,3 +91,14 @@ def test_defect_measures_the_perturbation() -> None:
 def test_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         lpm.simplex_etf(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [(4.5, 8), (4, 3.5), (float("nan"), 4), ("4", 3)])
+def test_sizes_must_be_whole_numbers(arguments) -> None:
+    with pytest.raises(TypeError, match="num_classes and dim must be whole numbers, got"):
+        lpm.simplex_etf(*arguments)
+
+
+def test_a_single_vector_has_no_defect() -> None:
+    with pytest.raises(ValueError, match="at least 2 vectors, got 1"):
+        lpm.etf_defect(np.ones((1, 3)))

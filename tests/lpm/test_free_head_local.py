@@ -154,3 +154,18 @@ def test_point_inside_the_hull_has_no_margin() -> None:
 def test_bad_vectors_are_refused(vectors) -> None:
     with pytest.raises(ValueError, match="vectors"):
         class_margins(vectors)
+
+
+def test_a_tiny_loss_is_not_a_certificate() -> None:
+    """The gap counts relative to the objective: 5.8e-10 of 5.8e-10 proves nothing."""
+    problem = FreeHeadProblem([3, 2, 1, 1, 1], 1000.0, 1.0, dim=2)
+    solution = solve_free_head(problem, rng=np.random.default_rng(0), starts=4)
+    assert solution.objective < 1e-6
+    assert solution.status is FreeHeadStatus.LOCAL
+
+
+@pytest.mark.parametrize("dim", [None, 1])
+def test_energies_that_underflow_the_loss_are_refused(dim) -> None:
+    problem = FreeHeadProblem([100, 10, 1], 1e6, 1.0, dim=dim)
+    with pytest.raises(ValueError, match=r"rho = sqrt\(E_H E_W\) = 1000 .* use rho <= 460"):
+        solve_free_head(problem, rng=np.random.default_rng(0))

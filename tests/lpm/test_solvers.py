@@ -268,6 +268,14 @@ def test_perturbation_is_noticed(problem, seed) -> None:
     )
 
 
+@given(etf_problems(max_log10_rho=2.0), st.floats(-15.0, -11.0))
+def test_upper_bound_holds_for_slightly_infeasible_candidates(problem, log10_excess) -> None:
+    optimum = lpm.solve(problem)
+    outside = optimum.features * (1 + 10.0**log10_excess)
+    certificate = lpm.certify(problem, outside)
+    assert certificate.upper_bound >= -optimum.objective * (1 - 2e-12)
+
+
 def test_infeasible_candidate_is_reported_and_bounded_inside_the_ball() -> None:
     problem = lpm.PeeledProblem(lpm.simplex_etf(4, 5), [0, 1, 1], [1.0, 2.0, 3.0], 9.0)
     optimum = lpm.solve(problem)
