@@ -137,17 +137,29 @@ def _certify_block(problem: PeeledProblem, h: Float, rows: slice) -> _Block:
 
     at = problem.log_odds_block(h, rows)
     square = np.einsum("nd,nd->n", h, h)
+    # The spread vanishes only where every competitor with weight equals w_k; so does ∇F then.
+    scale = np.where(at.spread > 0, at.spread, 1.0)
+
+    def stationarity_at(multiplier: Float) -> Float:
+        residual = at.gradient + 2 * multiplier[:, None] * h
+        if orthant:
+            # h ≥ 0 allows r = ∇F + 2λh = ν with 0 ≤ ν ⟂ h ≥ 0: the natural residual min(ν, h).
+            residual = np.minimum(residual, h * (scale / radius)[:, None])
+        return np.asarray(np.sqrt(np.einsum("nd,nd->n", residual, residual)) / scale)
+
+    def complementarity_at(multiplier: Float) -> Float:
+        slack = np.maximum(0.0, energy - square)
+        return np.asarray(2 * multiplier * slack / (radius * scale))
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        # λ = argmin_{λ ≥ 0} ‖∇F + 2λh‖.
-        multiplier = np.where(
-            square > 0,
-            np.maximum(0.0, -np.einsum("nd,nd->n", at.gradient, h) / (2 * square)),
-            0.0,
-        )
-    residual = at.gradient + 2 * multiplier[:, None] * h
-    if orthant:
-        # h ≥ 0 allows r = ∇F + 2λh = ν with 0 ≤ ν ⟂ h ≥ 0: the natural residual min(ν, h).
-        residual = np.minimum(residual, h * (at.spread / radius)[:, None])
+        # λ = argmin_{λ ≥ 0} ‖∇F + 2λh‖ …
+        fitted = np.maximum(0.0, -np.einsum("nd,nd->n", at.gradient, h) / (2 * square))
+    fitted = np.where(square > 0, fitted, 0.0)
+    # … unless λ = 0 is the better certificate: strictly inside the ball the fit is rounding over
+    # ‖h‖, and times the slack in ‖h‖² it would count against complementarity.
+    inactive = stationarity_at(np.zeros_like(fitted))
+    active = np.maximum(stationarity_at(fitted), complementarity_at(fitted))
+    multiplier = np.where(inactive < active, 0.0, fitted)
     excess = np.maximum(0.0, square / energy - 1)
     if orthant:
         excess = np.maximum(excess, np.maximum(0.0, -h).max(axis=1) / radius)
@@ -172,12 +184,10 @@ def _certify_block(problem: PeeledProblem, h: Float, rows: slice) -> _Block:
     if orthant:
         gap = gap + np.einsum("nd,nd->n", inside, np.maximum(inner.gradient, 0.0))
 
-    # The spread vanishes only where every competitor with weight equals w_k; so does ∇F then.
-    scale = np.where(at.spread > 0, at.spread, 1.0)
     return _Block(
-        stationarity=np.sqrt(np.einsum("nd,nd->n", residual, residual)) / scale,
+        stationarity=stationarity_at(multiplier),
         feasibility=excess,
-        complementarity=2 * multiplier * np.maximum(0.0, energy - square) / (radius * scale),
+        complementarity=complementarity_at(multiplier),
         log_odds=inner.value,
         log_odds_gap=gap,
         multiplier=multiplier,
