@@ -155,7 +155,11 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+        # Stored results are no source: a run that replaces one does not make the tree dirty.
+        changed = git(
+            "status", "--porcelain", "--untracked-files=no", "--", ":(top,exclude)results"
+        )
+        dirty = "-dirty" if changed else ""
         return git("rev-parse", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):
         return None
