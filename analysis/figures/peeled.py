@@ -55,19 +55,24 @@ def _mark(axes: Axes, minority: pd.DataFrame, transitions: pd.DataFrame, column:
                 axes.axvline(ratio, color=colour, linestyle=":", linewidth=1)
 
 
-def _cosines(
-    axes: Axes, minority: pd.DataFrame, reference: pd.DataFrame, transitions: pd.DataFrame
-) -> None:
-    _by_energy(axes, minority, "minority_cosine")
+def _circles(axes: Axes, reference: pd.DataFrame, column: str, label: str | None = None) -> None:
+    """Put the independent solver's points on top."""
     axes.plot(
         reference["ratio"],
-        reference["minority_cosine"],
+        reference[column],
         "o",
         markerfacecolor="none",
         color="black",
         markersize=5,
-        label="cvxpy SDP, $E_H$ = 5",
+        label=label,
     )
+
+
+def _cosines(
+    axes: Axes, minority: pd.DataFrame, reference: pd.DataFrame, transitions: pd.DataFrame
+) -> None:
+    _by_energy(axes, minority, "minority_cosine")
+    _circles(axes, reference, "minority_cosine", "cvxpy SDP, $E_H$ = 5")
     _mark(axes, minority, transitions, "collapse_ratio")
     axes.set_title("(a) minority collapse: heads coincide at R1 (dotted)")
     axes.set_ylabel("cosine between minority head rows")
@@ -78,14 +83,7 @@ def _norms(
     axes: Axes, minority: pd.DataFrame, reference: pd.DataFrame, transitions: pd.DataFrame
 ) -> None:
     _by_energy(axes, minority, "minority_norm")
-    axes.plot(
-        reference["ratio"],
-        reference["minority_norm"],
-        "o",
-        markerfacecolor="none",
-        color="black",
-        markersize=5,
-    )
+    _circles(axes, reference, "minority_norm")
     _mark(axes, minority, transitions, "vanishing_ratio")
     axes.set_title("(b) minority heads vanish at R2 (dotted), if it is finite")
     axes.set_ylabel(r"norm of minority head rows, $\sqrt{E_W}$ = 1")
@@ -94,15 +92,7 @@ def _norms(
 
 def _gaps(axes: Axes, minority: pd.DataFrame, reference: pd.DataFrame) -> None:
     _by_energy(axes, minority, "gap")
-    axes.plot(
-        reference["ratio"],
-        reference["gap"],
-        "o",
-        markerfacecolor="none",
-        color="black",
-        markersize=5,
-        label="cvxpy SDP, against our bound",
-    )
+    _circles(axes, reference, "gap", "cvxpy SDP, against our bound")
     axes.set_yscale("log")
     axes.set_title("(c) certified duality gap")
     axes.set_ylabel("objective minus lower bound (nats)")

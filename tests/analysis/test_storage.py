@@ -61,8 +61,13 @@ def test_checkpoints_round_trip_without_pickled_code(tmp_path) -> None:
 
 
 class Payload:
+    """Pickled code that would create a file when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
     def __reduce__(self):
-        return (Path.touch, (Path("/tmp/should-not-exist-action-collapse"),))
+        return (Path.touch, (self.target,))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "code"])
@@ -74,10 +79,10 @@ def test_bad_checkpoints_are_refused(tmp_path, damage) -> None:
         path.write_bytes(path.read_bytes()[:200])
     else:
         path.parent.mkdir()
-        torch.save({"x": Payload()}, path)
+        torch.save({"x": Payload(tmp_path / "executed")}, path)
     with pytest.raises(RunFolderError, match="delete it to start this part"):
         folder.load_checkpoint("part")
-    assert not Path("/tmp/should-not-exist-action-collapse").exists()
+    assert not (tmp_path / "executed").exists()
 
 
 def test_atomic_write_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch) -> None:
