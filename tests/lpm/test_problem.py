@@ -13,7 +13,7 @@ import lpm
 
 
 @pytest.mark.theory
-@given(st.floats(-2000, 2000))
+@given(st.one_of(st.floats(-60, 10), st.floats(-2000, 2000)))
 def test_log_softplus_against_mpmath(x) -> None:
     with mpmath.workdps(50):
         exact = mpmath.log(mpmath.log1p(mpmath.exp(x))) if x > -900 else mpmath.mpf(x)
