@@ -42,7 +42,7 @@ def _learned(which: str) -> Evidence:
         corrected=worst,
         counterexample=(
             f"K = 10, R = 10, E_H = 5, E_W = 1: cosine {cosines[-1, -2]:.3f} between minority "
-            f"actions, {cosines[0, 1]:.3f} between majority ones, −0.111 in an ETF"
+            f"actions, {cosines[0, 1]:.3f} between majority ones, {-1 / 9:.3f} in an ETF"
         ),
     )
 

@@ -426,6 +426,7 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
 )
 def _(rng: np.random.Generator, n: int) -> Evidence:
     literal, corrected = 0.0, 0.0
+    shown = 25.0 * float(np.sum(lpm.simplex_etf(4, 3)[0] ** 2)) - 1.0
     for _ in range(n):
         problem = imbalanced(rng, states=1)
         e_h, e_w = float(problem.energies[0]), head_energy(problem)
@@ -436,7 +437,7 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
         literal,
         f"|(E_H/E_W)‖w_k‖² − E_W|/max(E_H, E_W); corrected: − E_H; {n} frames",
         corrected=corrected,
-        counterexample="E_H = 25, E_W = 1: (25/1)·1 − 1 = 24, not 0",
+        counterexample=f"K = 4, E_H = 25, E_W = 1: (25/1)‖w_k‖² − 1 = {shown:.6g}, not 0",
     )
 
 
