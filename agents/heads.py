@@ -1,4 +1,4 @@
-"""Action heads: the last linear layer of a policy, learned or frozen as a simplex ETF.
+"""Action heads: the last linear layer of a policy, learned or frozen.
 
 A head maps features h (…, n, d) to logits (…, n, K). Every head can carry leading *population*
 axes: ``population=(20,)`` is twenty independent heads in one tensor, one for each seed.
@@ -11,23 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import lpm
-
-
-def uniform_init(
-    rngs: Sequence[np.random.Generator], shape: tuple[int, ...], bound: float
-) -> Tensor:
-    """Draw U(−bound, bound) for every member of a population from its own generator.
-
-    Returns
-    -------
-    (len(rngs), *shape) float64 tensor. A member's numbers do not depend on the others'.
-    """
-    draws = [rng.uniform(-bound, bound, shape) for rng in rngs]
-    return torch.from_numpy(np.stack(draws))
+from agents import initialisation
 
 
 class LinearHead(nn.Module):
-    """The usual learned head: logits = W h + b, PyTorch's default initialisation.
+    """The usual learned head: logits = W h + b.
 
     Parameters
     ----------
@@ -39,6 +27,9 @@ class LinearHead(nn.Module):
         One generator for each member of the population.
     bias
         Whether there is a b; the theory of the paper has none.
+    gain
+        None for PyTorch's default initialisation U(±1/√d); otherwise W is drawn orthogonal with
+        this gain and b is zero.
     dtype
         Of the parameters.
     """
@@ -55,14 +46,21 @@ class LinearHead(nn.Module):
         rngs: Sequence[np.random.Generator],
         *,
         bias: bool = True,
+        gain: float | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         _check_shape(dim, num_actions)
-        bound = dim**-0.5
-        self.weight = nn.Parameter(uniform_init(rngs, (num_actions, dim), bound).to(dtype))
-        offset = nn.Parameter(uniform_init(rngs, (num_actions,), bound).to(dtype)) if bias else None
-        self.register_parameter("bias", offset)
+        shape = (num_actions, dim)
+        if gain is None:
+            bound = dim**-0.5
+            weight = initialisation.uniform(rngs, shape, bound)
+            offset = initialisation.uniform(rngs, shape[:1], bound) if bias else None
+        else:
+            weight = initialisation.orthogonal(rngs, shape, gain)
+            offset = torch.zeros(len(rngs), num_actions) if bias else None
+        self.weight = nn.Parameter(weight.to(dtype))
+        self.register_parameter("bias", None if offset is None else nn.Parameter(offset.to(dtype)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (P, n, K) of features (P, n, d)."""
@@ -71,11 +69,33 @@ class LinearHead(nn.Module):
         return torch.baddbmm(self.bias.unsqueeze(-2), features, self.weight.mT)
 
 
-class ETFHead(nn.Module):
-    """The paper's ACPG head: a frozen, randomly oriented simplex ETF, without bias.
+class FrozenHead(nn.Module):
+    """A head that is never trained: logits = W h.
 
     W is a *buffer*, not a parameter: no optimizer, initialiser, weight decay or gradient clip
     ever sees it, and it is saved, loaded and moved with the module.
+
+    Parameters
+    ----------
+    weight
+        (P, K, d) W of every member.
+    """
+
+    weight: Tensor
+    """(P, K, d)"""
+    bias: None = None
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (P, n, K) of features (P, n, d)."""
+        return torch.bmm(features, self.weight.mT)
+
+
+class ETFHead(FrozenHead):
+    """The paper's ACPG head: a frozen, randomly oriented simplex ETF, without bias.
 
     Parameters
     ----------
@@ -96,9 +116,30 @@ class ETFHead(nn.Module):
         From `lpm.simplex_etf`: d < K − 1, K < 2, energy ≤ 0.
     """
 
-    weight: Tensor
-    """(P, K, d)"""
-    bias: None = None
+    def __init__(
+        self,
+        dim: int,
+        num_actions: int,
+        rngs: Sequence[np.random.Generator],
+        *,
+        energy: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        _check_shape(dim, num_actions)
+        frames = [lpm.simplex_etf(num_actions, dim, energy, rng) for rng in rngs]
+        super().__init__(torch.from_numpy(np.stack(frames)).to(dtype))
+
+
+class FrozenOrthogonalHead(FrozenHead):
+    """A control for the ETF: frozen orthogonal rows of squared norm E_W, randomly oriented.
+
+    Its rows are as long and as evenly spread as an ETF's, at 90° instead of the maximal angle.
+
+    Raises
+    ------
+    ValueError
+        d < K: so many orthogonal rows do not fit.
+    """
 
     def __init__(
         self,
@@ -109,17 +150,106 @@ class ETFHead(nn.Module):
         energy: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
         _check_shape(dim, num_actions)
-        frames = [lpm.simplex_etf(num_actions, dim, energy, rng) for rng in rngs]
-        self.register_buffer("weight", torch.from_numpy(np.stack(frames)).to(dtype))
+        if dim < num_actions:
+            raise ValueError(
+                f"{num_actions} orthogonal rows need dim >= {num_actions}, got {dim}: widen the "
+                "feature or use an ETF head, which needs one dimension less"
+            )
+        weight = initialisation.orthogonal(rngs, (num_actions, dim), energy**0.5)
+        super().__init__(weight.to(dtype))
+
+
+class FrozenGaussianHead(FrozenHead):
+    """A control for the ETF: frozen rows drawn from N(0, E_W/d), of squared norm E_W on average.
+
+    Neither its angles nor its norms are even: what freezing alone does, without the geometry.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_actions: int,
+        rngs: Sequence[np.random.Generator],
+        *,
+        energy: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        _check_shape(dim, num_actions)
+        scale = (energy / dim) ** 0.5
+        rows = [scale * rng.standard_normal((num_actions, dim)) for rng in rngs]
+        super().__init__(torch.from_numpy(np.stack(rows)).to(dtype))
+
+
+class HeadGroup(nn.Module):
+    """Heads of several kinds side by side on the population axis, so that they train as one batch.
+
+    Its parameters span all P members, as every other parameter of a population does, but those of
+    frozen members are read by nothing: their W comes from a buffer.
+
+    Parameters
+    ----------
+    heads
+        In the order of the members; their populations add up to P.
+    """
+
+    frozen: Tensor
+    """(P, K, d) W of the frozen members; what learned ones started from elsewhere."""
+    is_learned: Tensor
+    """(P,) bool."""
+
+    def __init__(self, heads: Sequence[LinearHead | FrozenHead]) -> None:
+        super().__init__()
+        weight = torch.cat([head.weight.detach() for head in heads])
+        learned = [torch.full((len(h.weight),), isinstance(h, LinearHead)) for h in heads]
+        self.register_buffer("frozen", weight)
+        self.register_buffer("is_learned", torch.cat(learned))
+        self.learned = nn.Parameter(weight.clone())
+        self.offset: nn.Parameter | None = None
+        if any(head.bias is not None for head in heads):
+            none = [head.weight.new_zeros(head.weight.shape[:2]) for head in heads]
+            offsets = [b if h.bias is None else h.bias.detach() for h, b in zip(heads, none)]
+            self.offset = nn.Parameter(torch.cat(offsets))
+            self.register_buffer(
+                "has_bias",
+                torch.cat([torch.full((len(h.weight),), h.bias is not None) for h in heads]),
+            )
+
+    @property
+    def weight(self) -> Tensor:
+        """(P, K, d) W of every member."""
+        return torch.where(self.is_learned[:, None, None], self.learned, self.frozen)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(P, K) b of every member, zero where a head has none; None when none has one."""
+        if self.offset is None:
+            return None
+        return torch.where(self.has_bias[:, None], self.offset, 0.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (P, n, K) of features (P, n, d)."""
-        return torch.bmm(features, self.weight.mT)
+        bias = self.bias
+        if bias is None:
+            return torch.bmm(features, self.weight.mT)
+        return torch.baddbmm(bias.unsqueeze(-2), features, self.weight.mT)
 
 
-Head = LinearHead | ETFHead
+Head = LinearHead | FrozenHead | HeadGroup
+
+
+@torch.no_grad()
+def rescale(head: Head, factors: Tensor) -> None:
+    """Multiply every member's W (and b) by its factor (P,), in place, frozen or not."""
+    if isinstance(head, HeadGroup):
+        head.frozen.mul_(factors[:, None, None])
+        head.learned.mul_(factors[:, None, None])
+        if head.offset is not None:
+            head.offset.mul_(factors[:, None])
+        return
+    head.weight.mul_(factors[:, None, None])
+    if head.bias is not None:
+        head.bias.mul_(factors[:, None])
 
 
 def _check_shape(dim: int, num_actions: int) -> None:

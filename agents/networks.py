@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.heads import uniform_init
+from agents import initialisation
 
 FeatureKind = Literal["rectified", "linear"]
+FeatureNorm = Literal["ball", "sphere"]
 
 
 def project_to_ball(features: Tensor, energy: float) -> Tensor:
@@ -28,6 +29,17 @@ def project_to_ball(features: Tensor, energy: float) -> Tensor:
     return projected
 
 
+def normalise_to_sphere(features: Tensor, energy: float) -> Tensor:
+    """Scale features (…, d) to ‖h‖² = energy, differentiably.
+
+    The norm bound of Eq. (9) held active for every state, as it is at Theorem 1's optimum. NaN
+    for the zero vector, which has no direction.
+    """
+    norm: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    normalised: Tensor = features * (energy**0.5 / norm)
+    return normalised
+
+
 class PopulationMLP(nn.Module):
     """P multilayer perceptrons with ReLU, one for each generator.
 
@@ -36,12 +48,17 @@ class PopulationMLP(nn.Module):
     sizes
         (input, hidden, …, feature) dimensions.
     rngs
-        One generator for each member, used for PyTorch's default U(±1/√fan_in).
+        One generator for each member, used for the initial weights.
     feature
         ``"rectified"`` ends in a ReLU like the paper's network: features are then non-negative
         and cannot reach Theorem 1's optimum for a generic ETF. ``"linear"`` leaves it out.
     feature_energy
         E_H: features are projected onto ‖h‖² ≤ E_H; None for no bound.
+    feature_norm
+        ``"ball"`` for that bound, ``"sphere"`` for ‖h‖² = E_H.
+    gain
+        None for PyTorch's default initialisation U(±1/√fan_in); otherwise orthogonal weights of
+        this gain and zero biases.
     dtype
         Of the parameters.
     """
@@ -53,6 +70,8 @@ class PopulationMLP(nn.Module):
         *,
         feature: FeatureKind = "rectified",
         feature_energy: float | None = None,
+        feature_norm: FeatureNorm = "ball",
+        gain: float | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -60,21 +79,29 @@ class PopulationMLP(nn.Module):
             raise ValueError(f"sizes must be (input, …, feature), each >= 1, got {tuple(sizes)}")
         if feature_energy is not None and not feature_energy > 0:
             raise ValueError(f"feature_energy must be > 0 or None, got {feature_energy}")
+        if feature_norm == "sphere" and feature_energy is None:
+            raise ValueError("feature_norm='sphere' needs a radius: give feature_energy")
         self.feature: FeatureKind = feature
         self.feature_energy = feature_energy
+        self.feature_norm: FeatureNorm = feature_norm
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
-            bound = fan_in**-0.5
-            self.weights.append(uniform_init(rngs, (fan_out, fan_in), bound).to(dtype))
-            self.biases.append(uniform_init(rngs, (1, fan_out), bound).to(dtype))
+            weight, bias = initialisation.layer(rngs, (fan_out, fan_in), gain)
+            self.weights.append(weight.to(dtype))
+            self.biases.append(bias.unsqueeze(1).to(dtype))
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Features (P, n, d) of observations (P, n, input)."""
+        """Features (P, n, d) of observations (P, n, input); bytes are scaled to [0, 1]."""
         h = observations
+        if h.dtype == torch.uint8:
+            h = h.to(self.weights[0].dtype) / 255
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight.mT)
             if layer < last or self.feature == "rectified":
                 h = torch.relu(h)
-        return h if self.feature_energy is None else project_to_ball(h, self.feature_energy)
+        if self.feature_energy is None:
+            return h
+        bound = normalise_to_sphere if self.feature_norm == "sphere" else project_to_ball
+        return bound(h, self.feature_energy)

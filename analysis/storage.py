@@ -79,6 +79,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Tensors, numbers and strings from a file; runs no pickled code.
+
+    Raises
+    ------
+    RunFolderError
+        The file is missing or damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        raise RunFolderError(
+            f"checkpoint {path} is missing or damaged ({type(error).__name__}): delete it to "
+            "start this part from its beginning"
+        ) from error
+    return state
+
+
 def as_json(value: object) -> str:
     """Stable, human-readable JSON; dataclasses become objects, NaN becomes null."""
 
@@ -271,11 +289,15 @@ class RunFolder:
 
     # --- checkpoints ---------------------------------------------------------------------------
 
-    def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
-        """Store tensors, numbers and strings; replaces the previous checkpoint atomically."""
+    def save_tensors(self, name: str, state: Mapping[str, Any]) -> None:
+        """Store tensors, numbers and strings in the file ``name``, atomically."""
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        write_atomically(self._checkpoint_path(name), buffer.getvalue())
+        write_atomically(self.path / name, buffer.getvalue())
+
+    def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
+        """Store tensors, numbers and strings; replaces the previous checkpoint atomically."""
+        self.save_tensors(f"checkpoints/{name}.pt", state)
 
     def load_checkpoint(self, name: str) -> dict[str, Any] | None:
         """The last checkpoint of an unfinished part, or None. Runs no pickled code.
@@ -286,16 +308,7 @@ class RunFolder:
             The file is damaged.
         """
         path = self._checkpoint_path(name)
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-        except Exception as error:  # torch raises half a dozen types for a damaged file
-            raise RunFolderError(
-                f"checkpoint {path} is damaged ({type(error).__name__}): delete it to start this "
-                "part from its beginning"
-            ) from error
-        return state
+        return load_tensors(path) if path.exists() else None
 
     def drop_checkpoint(self, name: str) -> None:
         """Remove a checkpoint that is no longer needed."""

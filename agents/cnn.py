@@ -1,0 +1,96 @@
+"""The Nature CNN (Mnih et al. 2015): from stacked greyscale frames to features."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agents import initialisation
+from agents.networks import FeatureKind, project_to_ball
+
+_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""(channels, kernel, stride) of the three convolutions."""
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware (otherwise it is emulated, slower)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class NatureCNN(nn.Module):
+    """P Nature CNNs, one for each generator; P = 1 is what images are trained with.
+
+    Parameters
+    ----------
+    image
+        (channels, height, width) of an observation.
+    dim
+        d, the feature dimension (512 in the original).
+    rngs
+        One generator for each member, used for the initial weights.
+    feature, feature_energy, gain
+        As for `agents.networks.PopulationMLP`.
+    bf16
+        Multiply in bfloat16 (accumulating in float32); features come out in float32.
+    """
+
+    def __init__(
+        self,
+        image: tuple[int, int, int],
+        dim: int,
+        rngs: Sequence[np.random.Generator],
+        *,
+        feature: FeatureKind = "rectified",
+        feature_energy: float | None = None,
+        gain: float | None = None,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.feature: FeatureKind = feature
+        self.feature_energy = feature_energy
+        self.bf16 = bf16
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        channels, height, width = image
+        shapes: list[tuple[int, ...]] = []
+        for out, kernel, stride in _LAYERS:
+            shapes.append((out, channels, kernel, kernel))
+            channels, height, width = (
+                out,
+                (height - kernel) // stride + 1,
+                (width - kernel) // stride + 1,
+            )
+        if min(height, width) < 1:
+            raise ValueError(f"images of {image} are too small for the convolutions: use 84×84")
+        shapes.append((dim, channels * height * width))
+        for shape in shapes:
+            weight, bias = initialisation.layer(rngs, shape, gain)
+            self.weights.append(weight.float())
+            self.biases.append(bias.float())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features (P, n, d) float32 of uint8 images (P, n, channels, height, width)."""
+        kind = observations.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16):
+            h = torch.stack([self._member(p, images) for p, images in enumerate(observations)])
+        h = h.float()
+        return h if self.feature_energy is None else project_to_ball(h, self.feature_energy)
+
+    def _member(self, member: int, images: Tensor) -> Tensor:
+        # 0…255 are exact in bfloat16. Channels-last is what CPU and GPU kernels are fastest in.
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        h = images.to(dtype, memory_format=torch.channels_last)
+        for layer, (_, _, stride) in enumerate(_LAYERS):
+            weight = self.weights[layer][member]
+            if layer == 0:
+                # conv(x/255, w) = conv(x, w/255): scales 8 k weights instead of every pixel.
+                weight = weight / 255
+            weight = weight.to(memory_format=torch.channels_last)
+            h = torch.relu(functional.conv2d(h, weight, self.biases[layer][member], stride))
+        h = functional.linear(h.flatten(1), self.weights[-1][member], self.biases[-1][member])
+        return torch.relu(h) if self.feature == "rectified" else h

@@ -1,0 +1,201 @@
+"""Acting: rollouts of a population of policies in its environments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.policy import Policy
+
+if TYPE_CHECKING:  # agents.envs reads agents.config, which names every algorithm
+    from agents.envs import Environments
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of P members in E environments each.
+
+    Tensors lie on the policy's device, arrays on the host, where environments and advantages are.
+    """
+
+    observations: Tensor
+    """(P, T, E, …) s_t."""
+    actions: Tensor
+    """(P, T, E) int64 a_t."""
+    log_probs: Tensor
+    """(P, T, E) log π(a_t|s_t) of the policy that acted (without its ε-greedy admixture)."""
+    values: Float
+    """(P, T, E) V(s_t); zero without a critic."""
+    next_values: Float
+    """(P, T, E) V of what followed: of the final observation where the episode was truncated."""
+    rewards: Float
+    """(P, T, E) as the learner sees them (clipped on Atari)."""
+    terminated: NDArray[np.bool_]
+    """(P, T, E)"""
+    truncated: NDArray[np.bool_]
+    """(P, T, E) cut by a time limit."""
+
+
+@dataclass
+class Finished:
+    """Unclipped returns of the full games that ended, a list for each member."""
+
+    returns: list[list[float]]
+
+    @classmethod
+    def none(cls, population: int) -> "Finished":
+        """Nothing has ended yet."""
+        return cls([[] for _ in range(population)])
+
+    def take(self, returns: Float) -> None:
+        """Add what ended in one step: (P, E) returns, NaN where no game did."""
+        for member, e in zip(*np.nonzero(~np.isnan(returns)), strict=True):
+            self.returns[member].append(float(returns[member, e]))
+
+
+def sample_actions(logits: Tensor, uniforms: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Draw actions from (1 − ε)·softmax(logits) + ε/K by inverse CDF.
+
+    Parameters
+    ----------
+    logits
+        (…, K).
+    uniforms
+        (…) numbers in [0, 1) drawn beforehand: nothing random happens on the device, so that
+        captured graphs replay without freezing their randomness and rows do not depend on it.
+    epsilon
+        Probability of a uniformly random action.
+
+    Returns
+    -------
+    (…) int64 actions.
+    """
+    probabilities = logits.softmax(-1)
+    if epsilon:
+        probabilities = (1 - epsilon) * probabilities + epsilon / logits.shape[-1]
+    # The last edge is left out (it is 1), so that rounding cannot select action K.
+    edges = probabilities.cumsum(-1)[..., :-1]
+    return (uniforms.unsqueeze(-1) >= edges).sum(-1)
+
+
+class Collector:
+    """Keeps a population of policies acting in its environments.
+
+    Parameters
+    ----------
+    policy
+        Of P members, on ``device``.
+    environments
+        P × E of them.
+    rngs
+        One generator for each member: the uniforms behind its actions.
+    clip_rewards
+        Whether the learner sees rewards clipped to −1, 0, 1.
+    epsilon
+        Of an ε-greedy admixture to the acting policy (the paper's Table 2).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        environments: "Environments",
+        rngs: Sequence[np.random.Generator],
+        device: torch.device,
+        *,
+        clip_rewards: bool = False,
+        epsilon: float = 0.0,
+    ) -> None:
+        self.policy, self.environments, self.rngs = policy, environments, rngs
+        self.device = device
+        self.clip_rewards, self.epsilon = clip_rewards, epsilon
+        self.population, self.num_envs = environments.population, environments.num_envs
+        self.finished = Finished.none(self.population)
+        self._observation: NDArray[np.generic] | None = None
+        self._buffer: Tensor | None = None
+
+    def restart(self, seeds: Sequence[int]) -> None:
+        """Begin fresh episodes in every environment, one seed a member."""
+        self._observation = self.environments.reset(seeds)
+
+    @property
+    def observation(self) -> Tensor:
+        """(P, E, …) what the policy acts on next."""
+        if self._observation is None:
+            raise RuntimeError("call restart(seeds) before collecting")
+        return torch.from_numpy(self._observation).to(self.device)
+
+    @torch.no_grad()
+    def collect(self, steps: int) -> Rollout:
+        """Act for ``steps`` steps in every environment."""
+        shape = (self.population, steps, self.num_envs)
+        uniforms = self._uniforms(steps)
+        observations = self._observations(steps)
+        actions = torch.empty(shape, dtype=torch.int64, device=self.device)
+        log_probs = torch.empty(shape, device=self.device)
+        values, rewards = np.zeros(shape), np.empty(shape)
+        terminated, truncated = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
+        finals: list[tuple[int, NDArray[np.generic]]] = []
+        for t in range(steps):
+            observations[:, t] = self.observation
+            logits, _, value = self.policy(observations[:, t])
+            action = sample_actions(logits, uniforms[:, t], self.epsilon)
+            actions[:, t] = action
+            taken = logits.log_softmax(-1).gather(-1, action.unsqueeze(-1))
+            log_probs[:, t] = taken.squeeze(-1)
+            step = self.environments.step(action.cpu().numpy())
+            self._observation = step.observations
+            if value is not None:
+                values[:, t] = value.cpu().numpy()
+            rewards[:, t] = step.rewards
+            terminated[:, t], truncated[:, t] = step.terminated, step.truncated
+            if step.final_observations is not None:
+                finals.append((t, step.final_observations))
+            self.finished.take(step.returns)
+        if self.clip_rewards:
+            rewards = np.sign(rewards)
+        return Rollout(
+            observations,
+            actions,
+            log_probs,
+            values,
+            self._next_values(values, truncated, finals),
+            rewards,
+            terminated,
+            truncated,
+        )
+
+    def _next_values(
+        self,
+        values: Float,
+        truncated: NDArray[np.bool_],
+        finals: list[tuple[int, NDArray[np.generic]]],
+    ) -> Float:
+        """V(s_{t+1}), and V(final observation) where a time limit cut the episode."""
+        following = np.zeros_like(values)
+        if self.policy.critic is None:
+            return following
+        following[:, :-1] = values[:, 1:]
+        following[:, -1] = self.policy(self.observation).value.cpu().numpy()
+        for t, final in finals:
+            value = self.policy(torch.from_numpy(final).to(self.device)).value.cpu().numpy()
+            cut = truncated[:, t]
+            following[:, t][cut] = value[cut]
+        return following
+
+    def _uniforms(self, steps: int) -> Tensor:
+        drawn = np.stack([rng.random((steps, self.num_envs)) for rng in self.rngs])
+        return torch.from_numpy(drawn.astype(np.float32)).to(self.device)
+
+    def _observations(self, steps: int) -> Tensor:
+        """A buffer (P, T, E, …), reused while its length stays the same."""
+        if self._buffer is None or self._buffer.shape[1] != steps:
+            kind = torch.from_numpy(np.empty(0, self.environments.observation_dtype)).dtype
+            shape = (self.population, steps, self.num_envs, *self.environments.observation_shape)
+            self._buffer = torch.empty(shape, dtype=kind, device=self.device)
+        return self._buffer

@@ -1,0 +1,77 @@
+"""Gradient steps of a population whose members share no parameter."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+OptimizerKind = Literal["adam", "rmsprop"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate, constant or annealed linearly to zero over the run."""
+
+    rate: float
+    anneal: bool
+
+    def at(self, progress: float) -> float:
+        """Rate when a fraction ``progress`` of the run's steps is done."""
+        return self.rate * max(0.0, 1.0 - progress) if self.anneal else self.rate
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], kind: OptimizerKind, rate: float, eps: float
+) -> torch.optim.Optimizer:
+    """Adam, or RMSprop with the smoothing 0.99 of A2C and A3C (Mnih et al. 2016)."""
+    parameters = list(parameters)
+    if kind == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=eps, foreach=True)
+    return torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale every member's gradient to norm ≤ ``max_norm``, each by its own norm.
+
+    Returns
+    -------
+    (P,) norms before clipping.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients])
+    norms = squares.sum(0).sqrt()
+    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+    return norms
+
+
+def permutations(
+    rngs: Sequence[np.random.Generator], samples: int, minibatches: int
+) -> list[Tensor]:
+    """One pass over the samples of every member in random order.
+
+    Returns
+    -------
+    ``minibatches`` index tensors (P, samples // minibatches or one more); every sample is in
+    exactly one.
+    """
+    order = np.stack([rng.permutation(samples) for rng in rngs])
+    return [torch.from_numpy(part) for part in np.array_split(order, minibatches, axis=1)]
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of every member: (P, B, …) of values (P, N, …) and indices (P, B)."""
+    population, samples = values.shape[:2]
+    offset = torch.arange(population, device=index.device).unsqueeze(1) * samples
+    rows = values.flatten(0, 1).index_select(0, (index + offset).flatten())
+    return rows.view(population, -1, *values.shape[2:])

@@ -1,0 +1,199 @@
+"""PPO: proximal policy optimisation with a clipped surrogate (Schulman et al. 2017).
+
+One iteration collects T steps in every environment, estimates advantages by GAE, and goes
+``passes`` times over the samples in ``minibatches`` random parts. Details that matter, and where:
+
+* a time limit is bootstrapped with V of the final observation (`losses.generalised_advantages`);
+* advantages are standardised within each minibatch (``standardise``);
+* the value loss is ½·MSE times ``value_coefficient`` (`losses.value_loss`);
+* the KL divergence that is logged is the k3 estimate (`losses.sampled_kl`);
+* before the first step of an iteration every ratio π/π_old is 1 (up to rounding);
+* Adam's eps is 1e-5, not PyTorch's 1e-8; the learning rate is annealed linearly to zero;
+* gradients are clipped by each member's own norm (`optimisation.clip_gradients`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents import losses
+from agents.collect import Collector
+from agents.learner import Iteration, positive
+from agents.optimisation import (
+    Schedule,
+    clip_gradients,
+    make_optimizer,
+    permutations,
+    set_learning_rate,
+    take,
+)
+from agents.policy import Policy
+
+if TYPE_CHECKING:
+    from agents.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Hyper-parameters of PPO; the defaults suit CartPole with 8 environments.
+
+    Raises
+    ------
+    ValueError
+        A number outside its range.
+    """
+
+    name: ClassVar[str] = "ppo"
+    has_critic: ClassVar[bool] = True
+
+    rollout_steps: int = 128
+    """T, steps an environment between updates."""
+    passes: int = 4
+    """Passes over each rollout ("repeat per collect")."""
+    minibatches: int = 4
+    learning_rate: float = 2.5e-4
+    anneal: bool = True
+    """Whether the learning rate goes linearly to zero."""
+    discount: float = 0.99
+    trace: float = 0.95
+    """λ of the generalised advantages."""
+    clip: float = 0.2
+    standardise: bool = True
+    """Whether advantages are standardised within each minibatch."""
+    value_coefficient: float = 0.5
+    """Of ½·MSE."""
+    entropy_coefficient: float = 0.01
+    max_gradient_norm: float = 0.5
+    adam_eps: float = 1e-5
+    epsilon: float = 0.0
+    """Of an ε-greedy admixture while acting (Table 2); ratios stay those of the policy itself."""
+
+    def __post_init__(self) -> None:
+        positive(self, "rollout_steps", "passes", "minibatches", "learning_rate", "clip")
+        positive(self, "max_gradient_norm", "adam_eps")
+
+    def learner(
+        self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]
+    ) -> "PPOLearner":
+        """Build the learner of a policy; the generators (one a member) shuffle minibatches."""
+        return PPOLearner(self, policy, rngs)
+
+
+class PPOLearner:
+    """PPO's optimiser state and update."""
+
+    def __init__(self, config: PPO, policy: Policy, rngs: Sequence[np.random.Generator]) -> None:
+        self.config, self.policy, self.rngs = config, policy, rngs
+        self._parameters = list(policy.parameters())
+        self._schedule = Schedule(config.learning_rate, config.anneal)
+        self._optimizer = make_optimizer(
+            self._parameters, "adam", config.learning_rate, config.adam_eps
+        )
+
+    def iterate(self, collector: Collector, progress: float) -> Iteration:
+        """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""
+        set_learning_rate(self._optimizer, self._schedule.at(progress))
+        rollout = collector.collect(self.config.rollout_steps)
+        advantages = losses.generalised_advantages(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.terminated,
+            rollout.truncated,
+            self.config.discount,
+            self.config.trace,
+        )
+        device = rollout.actions.device
+
+        def samples(array: np.ndarray | Tensor) -> Tensor:
+            tensor = torch.as_tensor(array, device=device).flatten(1, 2)
+            return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+        batch = Samples(
+            samples(rollout.observations),
+            samples(rollout.actions),
+            samples(rollout.log_probs),
+            samples(advantages),
+            samples(advantages + rollout.values),
+        )
+        metrics = []
+        for _ in range(self.config.passes):
+            count = batch.actions.shape[1]
+            for index in permutations(self.rngs, count, self.config.minibatches):
+                metrics.append(self._update(batch.take(index.to(device))))
+        return Iteration(
+            rollout.actions[0].numel(),
+            {name: torch.stack([m[name] for m in metrics]).mean(0) for name in metrics[0]},
+        )
+
+    def _update(self, batch: "Samples") -> dict[str, Tensor]:
+        """One gradient step; returns (P,) measurements of the minibatch, left on the device."""
+        config = self.config
+        advantages = (
+            losses.standardise(batch.advantages) if config.standardise else batch.advantages
+        )
+        logits, _, value = self.policy(batch.observations)
+        log_policy = logits.log_softmax(-1)
+        log_probs = log_policy.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        policy_loss = losses.clipped_surrogate_loss(
+            log_probs, batch.log_probs, advantages, config.clip
+        )
+        value_loss = losses.value_loss(value, batch.returns)
+        entropy = losses.entropy(log_policy).mean(-1)
+        loss = (
+            policy_loss
+            + config.value_coefficient * value_loss
+            - config.entropy_coefficient * entropy
+        )
+        self._optimizer.zero_grad()
+        # Members share no parameter, so the sum's gradient is each member's own.
+        torch.autograd.backward(loss.sum())
+        norm = clip_gradients(self._parameters, config.max_gradient_norm)
+        self._optimizer.step()
+        with torch.no_grad():
+            return {
+                "policy_loss": policy_loss.detach(),
+                "value_loss": value_loss.detach(),
+                "entropy": entropy.detach(),
+                "kl": losses.sampled_kl(log_probs, batch.log_probs),
+                "clip_fraction": (((log_probs - batch.log_probs).exp() - 1).abs() > config.clip)
+                .float()
+                .mean(-1),
+                "gradient_norm": norm,
+            }
+
+    def state_dict(self) -> dict[str, object]:
+        """What the learner carries from one iteration to the next."""
+        return {"optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A rollout or part of it as samples (P, B, …)."""
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def take(self, index: Tensor) -> "Samples":
+        """Samples at (P, b) indices."""
+        return Samples(
+            take(self.observations, index),
+            take(self.actions, index),
+            take(self.log_probs, index),
+            take(self.advantages, index),
+            take(self.returns, index),
+        )
