@@ -17,7 +17,7 @@ _LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 def has_native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware (otherwise it is emulated, slower)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

@@ -143,11 +143,8 @@ class Collector:
         finals: list[tuple[int, NDArray[np.generic]]] = []
         for t in range(steps):
             observations[:, t] = self.observation
-            logits, _, value = self.policy(observations[:, t])
-            action = sample_actions(logits, uniforms[:, t], self.epsilon)
-            actions[:, t] = action
-            taken = logits.log_softmax(-1).gather(-1, action.unsqueeze(-1))
-            log_probs[:, t] = taken.squeeze(-1)
+            action, log_prob, value = self._act(observations[:, t], uniforms[:, t])
+            actions[:, t], log_probs[:, t] = action, log_prob
             step = self.environments.step(action.cpu().numpy())
             self._observation = step.observations
             if value is not None:
@@ -169,6 +166,70 @@ class Collector:
             terminated,
             truncated,
         )
+
+    @torch.no_grad()
+    def collect_episodes(
+        self, horizon: int, members: NDArray[np.bool_] | None = None
+    ) -> tuple[Rollout, NDArray[np.bool_]]:
+        """Play one whole game in every environment, from a fresh start to its end.
+
+        Every game counts, short or long, so that returns are unbiased. Where a lost life ends the
+        learner's episode the game still goes on to its last one.
+
+        Parameters
+        ----------
+        horizon
+            Steps after which an unfinished game is left.
+        members
+            (P,) whose games to play, None for all. The generators of the others are not touched,
+            and a member's numbers do not depend on who plays beside it.
+
+        Returns
+        -------
+        rollout
+            T is the length of the longest game; no values.
+        alive
+            (P, T, E) steps that belong to a game: the rest is padding.
+        """
+        playing: NDArray[np.bool_] = np.ones((self.population, self.num_envs), dtype=bool)
+        if members is not None:
+            playing &= members[:, None]
+        seeds = [
+            int(rng.integers(2**31)) if plays else 0
+            for rng, plays in zip(self.rngs, playing[:, 0].tolist(), strict=True)
+        ]
+        self.restart(seeds)
+        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        told: list[tuple[Float, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]] = []
+        uniforms = np.zeros(playing.shape, dtype=np.float32)
+        while playing.any() and len(seen) < horizon:
+            for member in np.flatnonzero(playing.any(axis=1)).tolist():
+                uniforms[member] = self.rngs[member].random(self.num_envs)
+            observation = self.observation
+            action, log_prob, _ = self._act(observation, torch.from_numpy(uniforms).to(self.device))
+            step = self.environments.step(action.cpu().numpy())
+            self._observation = step.observations
+            seen.append((observation, action, log_prob))
+            told.append((step.rewards, step.terminated, step.truncated, playing))
+            self.finished.take(np.where(playing, step.returns, np.nan))
+            playing = playing & np.isnan(step.returns)
+        observation, action, log_prob = (torch.stack(part, 1) for part in zip(*seen, strict=True))
+        rewards, terminated, truncated, alive = (
+            np.stack(part, 1) for part in zip(*told, strict=True)
+        )
+        if self.clip_rewards:
+            rewards = np.sign(rewards)
+        nothing = np.zeros_like(rewards)
+        return Rollout(
+            observation, action, log_prob, nothing, nothing, rewards, terminated, truncated
+        ), alive
+
+    def _act(self, observation: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Actions (P, E), their log-probabilities and, with a critic, values."""
+        logits, _, value = self.policy(observation)
+        action = sample_actions(logits, uniforms, self.epsilon)
+        taken = logits.log_softmax(-1).gather(-1, action.unsqueeze(-1))
+        return action, taken.squeeze(-1), value
 
     def _next_values(
         self,

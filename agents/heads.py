@@ -197,23 +197,29 @@ class HeadGroup(nn.Module):
     """(P, K, d) W of the frozen members; what learned ones started from elsewhere."""
     is_learned: Tensor
     """(P,) bool."""
+    has_bias: Tensor
+    """(P,) bool."""
 
     def __init__(self, heads: Sequence[LinearHead | FrozenHead]) -> None:
         super().__init__()
+
+        def each(values: Sequence[bool]) -> Tensor:
+            return torch.cat(
+                [torch.full((len(h.weight),), v) for h, v in zip(heads, values, strict=True)]
+            )
+
         weight = torch.cat([head.weight.detach() for head in heads])
-        learned = [torch.full((len(h.weight),), isinstance(h, LinearHead)) for h in heads]
         self.register_buffer("frozen", weight)
-        self.register_buffer("is_learned", torch.cat(learned))
+        self.register_buffer("is_learned", each([isinstance(head, LinearHead) for head in heads]))
+        self.register_buffer("has_bias", each([head.bias is not None for head in heads]))
         self.learned = nn.Parameter(weight.clone())
         self.offset: nn.Parameter | None = None
-        if any(head.bias is not None for head in heads):
-            none = [head.weight.new_zeros(head.weight.shape[:2]) for head in heads]
-            offsets = [b if h.bias is None else h.bias.detach() for h, b in zip(heads, none)]
+        if self.has_bias.any():
+            offsets = [
+                torch.zeros(head.weight.shape[:2]) if head.bias is None else head.bias.detach()
+                for head in heads
+            ]
             self.offset = nn.Parameter(torch.cat(offsets))
-            self.register_buffer(
-                "has_bias",
-                torch.cat([torch.full((len(h.weight),), h.bias is not None) for h in heads]),
-            )
 
     @property
     def weight(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Building the policies of a population: backbones, heads and critics with their initial weights."""
+"""Building the policies of a population: backbones, heads and critics, initialised."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,6 @@ from agents.heads import (
     FrozenGaussianHead,
     FrozenHead,
     FrozenOrthogonalHead,
-    Head,
     HeadGroup,
     LinearHead,
     rescale,

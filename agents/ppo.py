@@ -29,9 +29,9 @@ from agents.optimisation import (
     make_optimizer,
     permutations,
     set_learning_rate,
-    take,
 )
 from agents.policy import Policy
+from agents.samples import Samples
 
 if TYPE_CHECKING:
     from agents.config import TrainConfig
@@ -98,31 +98,10 @@ class PPOLearner:
         """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""
         set_learning_rate(self._optimizer, self._schedule.at(progress))
         rollout = collector.collect(self.config.rollout_steps)
-        advantages = losses.generalised_advantages(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
-            rollout.terminated,
-            rollout.truncated,
-            self.config.discount,
-            self.config.trace,
-        )
-        device = rollout.actions.device
-
-        def samples(array: np.ndarray | Tensor) -> Tensor:
-            tensor = torch.as_tensor(array, device=device).flatten(1, 2)
-            return tensor.float() if tensor.dtype == torch.float64 else tensor
-
-        batch = Samples(
-            samples(rollout.observations),
-            samples(rollout.actions),
-            samples(rollout.log_probs),
-            samples(advantages),
-            samples(advantages + rollout.values),
-        )
+        batch = Samples.of(rollout, self.config.discount, self.config.trace)
+        device, count = batch.actions.device, batch.actions.shape[1]
         metrics = []
         for _ in range(self.config.passes):
-            count = batch.actions.shape[1]
             for index in permutations(self.rngs, count, self.config.minibatches):
                 metrics.append(self._update(batch.take(index.to(device))))
         return Iteration(
@@ -130,7 +109,7 @@ class PPOLearner:
             {name: torch.stack([m[name] for m in metrics]).mean(0) for name in metrics[0]},
         )
 
-    def _update(self, batch: "Samples") -> dict[str, Tensor]:
+    def _update(self, batch: Samples) -> dict[str, Tensor]:
         """One gradient step; returns (P,) measurements of the minibatch, left on the device."""
         config = self.config
         advantages = (
@@ -176,24 +155,3 @@ class PPOLearner:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """A rollout or part of it as samples (P, B, …)."""
-
-    observations: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-    def take(self, index: Tensor) -> "Samples":
-        """Samples at (P, b) indices."""
-        return Samples(
-            take(self.observations, index),
-            take(self.actions, index),
-            take(self.log_probs, index),
-            take(self.advantages, index),
-            take(self.returns, index),
-        )

@@ -11,8 +11,7 @@ on its own seed only, so any subset of seeds gives the same members.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,94 +27,15 @@ from agents.losses import (
     reinforce_loss,
     surrogate_loss,
 )
-from agents.networks import FeatureKind, PopulationMLP
+from agents.networks import PopulationMLP
 from agents.policy import Policy, PolicyOutput
 from agents.rollout import rollout
-from gridworld import OnPolicy, Sweep, TabularMDP, ideal_cliff_walking
+from agents.tabular_config import TabularConfig
+
+__all__ = ["TabularConfig", "TabularTrainer"]
 
 Float = NDArray[np.float64]
-Objective = Literal["reinforce", "all-action", "surrogate"]
-HeadKind = Literal["linear", "etf"]
-Baseline = Literal["leave-one-out", "running", "none"]
-Scheme = Literal["sweep", "outer", "uniform", "inner"]
 Loss = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class TabularConfig:
-    """One training run on the Ideal Cliff Walking; the defaults are the paper's settings.
-
-    Raises
-    ------
-    ValueError
-        For a combination that has no meaning, naming the fields.
-    """
-
-    objective: Objective = "reinforce"
-    head: HeadKind = "linear"
-    bias: bool = False
-    """Of a learned head; the paper's theory has none."""
-    head_energy: float = 1.0
-    """E_W of an ETF head."""
-    feature: FeatureKind = "rectified"
-    feature_energy: float | None = None
-    """E_H of the ball that features are projected onto; None for no bound."""
-    hidden: tuple[int, ...] = (64, 64)
-    baseline: Baseline = "running"
-    """``"running"``: standardise by running moments of earlier batches, as the paper's library
-    does. ``"leave-one-out"``: less the mean of the other returns from the state (sweep only)."""
-    scheme: Scheme = "sweep"
-    """``"sweep"``: ``episodes`` returns from every cell, first action drawn from the policy; the
-    only scheme for which Condition 3 holds under any policy. Otherwise on-policy episodes that
-    start in the outer, all, or inner cells."""
-    episodes: int = 8
-    """Episodes a collect: from every cell (sweep), or in all (on-policy)."""
-    passes: int = 2
-    """Updates on each collect (the paper's "repeat per collect")."""
-    horizon: int = 128
-    """Steps after which an episode is cut; the missing return is at most γ^128/(1−γ) = 0.028."""
-    epochs: int = 100
-    updates_per_epoch: int = 32
-    """32 updates are 16 collects of 64 returns: the paper's 1000 steps an epoch."""
-    learning_rate: float = 1e-3
-    cosine: bool = False
-    """Anneal the learning rate to zero along a half cosine."""
-    weight_decay: float = 0.0
-    """Coupled L2, added to the gradient before Adam (decoupled decay does not give collapse)."""
-    width: int = 4
-    discount: float = 0.95
-    step_reward: float = -1.0
-    exit_reward: float = -1.0
-
-    def __post_init__(self) -> None:
-        if self.scheme != "sweep" and self.baseline == "leave-one-out":
-            raise ValueError(
-                f"baseline='leave-one-out' needs several returns from each state and so "
-                f"scheme='sweep', got scheme={self.scheme!r}: use baseline='running'"
-            )
-        for name in ("episodes", "passes", "horizon", "epochs", "updates_per_epoch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.objective == "reinforce" and self.updates_per_epoch % self.passes:
-            raise ValueError(
-                f"updates_per_epoch={self.updates_per_epoch} must be a multiple of "
-                f"passes={self.passes}"
-            )
-        if not self.learning_rate > 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"learning_rate must be > 0 and weight_decay >= 0, got {self.learning_rate} and "
-                f"{self.weight_decay}"
-            )
-
-    def mdp(self) -> TabularMDP:
-        """The grid world of this configuration."""
-        return ideal_cliff_walking(
-            width=self.width,
-            discount=self.discount,
-            step_reward=self.step_reward,
-            exit_reward=self.exit_reward,
-            start=None if self.scheme == "sweep" else self.scheme,
-        )
 
 
 class TabularTrainer:
@@ -151,6 +71,7 @@ class TabularTrainer:
             init,
             feature=config.feature,
             feature_energy=config.feature_energy,
+            feature_norm=config.feature_norm,
             dtype=dtype,
         )
         dim = config.hidden[-1]
@@ -160,6 +81,9 @@ class TabularTrainer:
             if config.head == "etf"
             else LinearHead(dim, actions, init, bias=config.bias, dtype=dtype),
         )
+        # Eq. (2) with Ψ = 1 and the sweep's d, which is the same under every policy.
+        sweep = config.sampling().distribution(self.mdp, self.mdp.optimal_policy())
+        self._surrogate_weights = torch.from_numpy(sweep[cells])
         one_hot = torch.eye(self.mdp.num_states, dtype=dtype)[torch.tensor(cells)]
         self._observations = one_hot.expand(len(self.seeds), -1, -1)
         self._optimizer = torch.optim.Adam(
@@ -234,8 +158,7 @@ class TabularTrainer:
         match self.config.objective:
             case "surrogate":
                 actions = torch.from_numpy(self.optimal_actions)
-                # Ψ = 1 and d uniform: Eq. (2) under Conditions 1-3.
-                weights = torch.full((len(actions),), 1 / len(actions), dtype=torch.float64)
+                weights = self._surrogate_weights
                 return lambda log_policy: surrogate_loss(log_policy, actions, weights)
             case "all-action":
                 q, d = self._exact_values()
@@ -249,7 +172,7 @@ class TabularTrainer:
     def _exact_values(self) -> tuple[Tensor, Tensor]:
         """Q^π (P, n, K) and the scheme's sample distribution (P, n), by linear solves."""
         cells, policies = self.mdp.decision_states, self.policies()
-        scheme = Sweep() if self.config.scheme == "sweep" else OnPolicy(discount=self.mdp.discount)
+        scheme = self.config.sampling(discount=self.mdp.discount)
         q = [self.mdp.policy_action_value(pi)[cells] for pi in policies]
         d = [scheme.distribution(self.mdp, pi)[cells] for pi in policies]
         d = [row / row.sum() for row in d]

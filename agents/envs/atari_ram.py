@@ -48,15 +48,12 @@ class AtariRam(Environments):
         evaluation: bool,
         max_frames: int = MAX_FRAMES,
     ) -> None:
-        lost_life_ends = convention.lost_life_ends and not evaluation
+        ends = convention.lost_life_ends and not evaluation
         self._emulators = [
-            [
-                _Emulator(game, convention.sticky, lost_life_ends, max_frames)
-                for _ in range(num_envs)
-            ]
+            [_Emulator(game, convention.sticky, ends, max_frames) for _ in range(num_envs)]
             for _ in range(population)
         ]
-        num_actions = len(self._emulators[0][0].actions)
+        num_actions = self._emulators[0][0].count_actions()
         super().__init__(population, num_envs, num_actions, (RAM_BYTES,), np.uint8)
 
     def _reset(self, seeds: list[int]) -> Observations:
@@ -103,25 +100,34 @@ class _Emulator:
         rom = roms.get_rom_path(ROMS[game])
         assert rom is not None  # it comes with the wheel
         self._rom = rom
-        self._ale.loadROM(rom)
-        self.actions = self._ale.getMinimalActionSet()
+        self._actions: list[Action] = []
         self._lost_life_ends = lost_life_ends
         self._max_frames = max_frames
         self._rng = np.random.default_rng()
         self._frames = 0
 
+    def count_actions(self) -> int:
+        """Number of actions of the game."""
+        self._load()
+        return len(self._actions)
+
     def seed(self, seed: int) -> None:
-        """Seed the noops and the emulator, which reads its seed when a ROM is loaded."""
+        """Seed the noops and the emulator."""
         self._rng = np.random.default_rng(seed)
         self._ale.setInt("random_seed", seed)
+        self._load()
+
+    def _load(self) -> None:
+        """Load the game: it takes 0.1 s, but it is when the emulator reads its seed."""
         self._ale.loadROM(self._rom)
+        self._actions = self._ale.getMinimalActionSet()
 
     def restart(self, ram: NDArray[np.uint8]) -> None:
         """Begin a game and write its first observation to ``ram``."""
         ale = self._ale
         ale.reset_game()
         noops = int(self._rng.integers(MAX_NOOPS))
-        if Action.FIRE in self.actions:
+        if Action.FIRE in self._actions:
             ale.act(Action.FIRE)
             noops -= 1
         for _ in range(noops):
@@ -135,7 +141,7 @@ class _Emulator:
         lives = ale.lives()
         reward = 0
         for _ in range(FRAME_SKIP):
-            reward += ale.act(self.actions[action])
+            reward += ale.act(self._actions[action])
             self._frames += 1
             won_or_lost = ale.game_over(with_truncation=False)
             if won_or_lost or self._frames >= self._max_frames:

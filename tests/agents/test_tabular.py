@@ -8,6 +8,7 @@ import torch
 
 import gridworld
 from agents import TabularConfig, TabularTrainer
+from agents.networks import normalise_to_sphere
 from agents.rollout import rollout
 
 SMALL = TabularConfig(hidden=(16, 16), epochs=3, updates_per_epoch=8)
@@ -18,6 +19,14 @@ VARIANTS = {
     "all-action": replace(SMALL, objective="all-action"),
     "surrogate": replace(SMALL, objective="surrogate", bias=True),
     "on-policy": replace(SMALL, scheme="outer"),
+    "weighted-sphere": replace(
+        SMALL,
+        objective="surrogate",
+        state_weights=(0.0, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0, 1.0),
+        feature="linear",
+        feature_energy=25.0,
+        feature_norm="sphere",
+    ),
 }
 
 
@@ -81,6 +90,81 @@ def test_features_stay_in_the_ball_and_the_frozen_head_stays() -> None:
         trainer.train_epoch()
     assert (trainer.output().features.norm(dim=-1) <= 5 * (1 + 1e-12)).all()
     assert torch.equal(trainer.policy.head.weight, before)
+
+
+def test_sphere_is_the_radial_projection() -> None:
+    """Norm exact, direction kept, gradient tangential, and no direction for the zero vector."""
+    rng = np.random.default_rng(0)
+    h = torch.from_numpy(rng.standard_normal((6, 5)) * 10.0 ** rng.uniform(-3, 3, (6, 1)))
+    h.requires_grad_()
+    mapped = normalise_to_sphere(h, 25.0)
+    torch.testing.assert_close(mapped.norm(dim=1), torch.full((6,), 5.0, dtype=torch.float64))
+    cosines = torch.nn.functional.cosine_similarity(mapped, h, dim=1)
+    torch.testing.assert_close(cosines, torch.ones(6, dtype=torch.float64))
+    direction = torch.from_numpy(rng.standard_normal((6, 5)))
+    (gradient,) = torch.autograd.grad((mapped * direction).sum(), h)
+    radial = (gradient * h).sum(1) / (gradient.norm(dim=1) * h.norm(dim=1))
+    assert radial.abs().max() < 1e-12
+    assert normalise_to_sphere(torch.zeros(2), 25.0).isnan().all()
+
+
+def test_sphere_keeps_the_norm_while_training() -> None:
+    features = trained(VARIANTS["weighted-sphere"], (0, 1)).output().features
+    norms = features.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.full_like(norms, 5.0), rtol=1e-12, atol=0)
+
+
+WEIGHTS = (0.0, 1.0, 3.0, 0.5, 2.0, 0.01, 1.0, 1.0)
+
+
+def test_weighted_surrogate_against_a_loop() -> None:
+    """Eq. (2) summed cell by cell, stepped by an optimiser of its own."""
+    config = replace(SMALL, objective="surrogate", state_weights=WEIGHTS, updates_per_epoch=6)
+    trainer = TabularTrainer(config, (5,))
+    reference = TabularTrainer(config, (5,))
+    trainer.train_epoch()
+    optimiser = torch.optim.Adam(reference.policy.parameters(), lr=config.learning_rate)
+    cells = reference.mdp.decision_states
+    inputs = torch.eye(reference.mdp.num_states, dtype=torch.float64)
+    labels = reference.mdp.optimal_actions()[cells].argmax(axis=1)
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64)
+        for cell, label, weight in zip(cells, labels, WEIGHTS, strict=True):
+            logits = reference.policy(inputs[cell][None, None]).logits[0, 0]
+            loss = loss - weight / sum(WEIGHTS) * logits.log_softmax(-1)[int(label)]
+        torch.autograd.backward(loss)
+        optimiser.step()
+    torch.testing.assert_close(
+        trainer.output().logits, reference.output().logits, rtol=1e-9, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("objective", ["surrogate", "all-action"])
+def test_a_cell_of_weight_zero_is_never_trained_on(objective) -> None:
+    """Inputs are one-hot: only a sample of a cell moves the weights that read its input."""
+    config = replace(SMALL, objective=objective, state_weights=WEIGHTS)
+    trainer = TabularTrainer(config, (0, 1))
+    before = trainer.policy.backbone.weights[0].detach().clone()
+    trainer.train_epoch()
+    moved = (trainer.policy.backbone.weights[0].detach() - before).abs().amax(dim=(0, 1)) > 0
+    cells = trainer.mdp.decision_states.tolist()
+    assert moved[cells].tolist() == [weight > 0 for weight in WEIGHTS]
+
+
+def test_sampling_is_what_the_conditions_are_about() -> None:
+    mdp = SMALL.mdp()
+    optimal = mdp.optimal_policy()
+    uniform = SMALL.sampling().distribution(mdp, optimal)[mdp.decision_states]
+    np.testing.assert_allclose(uniform, 1 / 8)
+    weighted = replace(SMALL, objective="surrogate", state_weights=WEIGHTS).sampling()
+    np.testing.assert_allclose(
+        weighted.distribution(mdp, optimal)[mdp.decision_states], np.array(WEIGHTS) / sum(WEIGHTS)
+    )
+    on_policy = replace(SMALL, scheme="inner")
+    d = on_policy.sampling().distribution(on_policy.mdp(), optimal)
+    # Four inner cells, then one exit each.
+    np.testing.assert_allclose(d, np.array([0, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1, 1]) / 8)
 
 
 def test_rectified_features_are_nonnegative() -> None:
@@ -160,11 +244,26 @@ def test_first_actions_follow_the_policy() -> None:
         ({"updates_per_epoch": 7}, "updates_per_epoch=7 must be a multiple of passes=2"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
         ({"weight_decay": -1.0}, "weight_decay >= 0, got 0.001 and -1.0"),
+        ({"objective": "surrogate", "scheme": "inner"}, "got scheme='inner', use scheme='sweep'"),
+        ({"state_weights": (1.0,) * 8}, "got objective='reinforce' and scheme='sweep'"),
+        (
+            {"objective": "all-action", "scheme": "outer", "state_weights": (1.0,) * 8},
+            "got objective='all-action' and scheme='outer'",
+        ),
+        ({"objective": "surrogate", "state_weights": (1.0,) * 7}, "must be 8 finite numbers >= 0"),
+        ({"objective": "surrogate", "state_weights": (0.0,) * 8}, "at width=4, not all 0"),
+        ({"objective": "surrogate", "state_weights": (-1.0,) + (1.0,) * 7}, "numbers >= 0"),
+        ({"objective": "surrogate", "state_weights": (np.inf,) + (1.0,) * 7}, "8 finite numbers"),
     ],
 )
 def test_configurations_without_meaning_are_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         TabularConfig(**changes)
+
+
+def test_a_sphere_without_radius_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a radius: give feature_energy"):
+        TabularTrainer(replace(SMALL, feature_norm="sphere"), (0,))
 
 
 @pytest.mark.parametrize("seeds", [(), (-1,)])

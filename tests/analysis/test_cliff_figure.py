@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import cliff, commands, figures
+from analysis import cliff, figures
+from analysis.commands import cliff as cliff_command
+from analysis.commands import reproduce
 from analysis.cliff import BARS, Arm, arms, evaluate_bars, run_arm, snapshot_epochs
 from analysis.parallel import run_parts
 from analysis.storage import RunFolder, RunFolderError
@@ -214,8 +216,8 @@ def test_figure_bytes_are_stable(toy_rows) -> None:
 
 
 def test_reproduce_writes_one_page_with_everything(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(commands, "arms", toy_arms)
-    results, drawn, page = commands.run_reproduce(
+    monkeypatch.setattr(cliff_command, "arms", toy_arms)
+    results, drawn, page = reproduce.run_reproduce(
         tmp_path, seed=0, instances=3, seeds=2, lengths=(2,), workers=1
     )
     html = page.read_text()
@@ -231,5 +233,5 @@ def test_reproduce_writes_one_page_with_everything(tmp_path, monkeypatch) -> Non
     assert drawn[0].caption.split(",")[0] in html
     # A second run reads the rows back and leaves the figure as it was.
     before = png.read_bytes()
-    commands.run_reproduce(tmp_path, seed=0, instances=3, seeds=2, lengths=(2,), workers=1)
+    reproduce.run_reproduce(tmp_path, seed=0, instances=3, seeds=2, lengths=(2,), workers=1)
     assert png.read_bytes() == before

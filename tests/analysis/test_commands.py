@@ -10,7 +10,7 @@ import time
 import pytest
 
 from analysis import __main__ as cli
-from analysis import commands
+from analysis.commands import cliff, theory
 from analysis.claims import CLAIMS, Evidence, Result, Verdict
 
 
@@ -25,7 +25,7 @@ def quick_claims(monkeypatch) -> None:
     """Two claims that hold, computed in no time."""
     plain = [claim for claim in CLAIMS if claim.expected is Verdict.HOLDS]
     fake = [Result(claim, Evidence(0.0, "test")) for claim in plain[:2]]
-    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only, rigorous: list(fake))
+    monkeypatch.setattr(theory, "run_verify", lambda seed, instances, only, rigorous: list(fake))
 
 
 def test_verify_as_json(capsys) -> None:
@@ -72,7 +72,7 @@ def test_unknown_claim_lists_the_known(capsys) -> None:
 @pytest.mark.parametrize("residual", [1.0, float("nan")])
 def test_a_failed_claim_sets_the_exit_code(monkeypatch, capsys, residual) -> None:
     failed = [Result(CLAIMS[0], Evidence(residual, "broken on purpose"))]
-    monkeypatch.setattr(commands, "run_verify", lambda seed, instances, only, rigorous: failed)
+    monkeypatch.setattr(theory, "run_verify", lambda seed, instances, only, rigorous: failed)
     assert run("verify", "--json") == 1
     assert json.loads(capsys.readouterr().out)[0]["verdict"] == "fails"
 
@@ -116,7 +116,7 @@ def test_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "run_cliff_figure", interrupted)
+    monkeypatch.setattr(cliff, "run_cliff_figure", interrupted)
     assert run("figure1", "--out", str(tmp_path)) == 130
     assert "continues from the last checkpoint" in capsys.readouterr().err
 

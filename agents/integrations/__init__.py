@@ -1,0 +1,1 @@
+"""Frozen heads and feature capture for the policies of other libraries (optional extras)."""

@@ -1,0 +1,127 @@
+"""Hyper-parameters that are known to learn each environment, or that the literature uses."""
+
+from typing import Any
+
+from agents.a2c import A2C
+from agents.a3c import A3C
+from agents.config import ALGORITHMS, ATARI, OBSERVATIONS, Algorithm, Observations
+from agents.ppo import PPO
+from agents.reinforce import Reinforce
+from agents.trpo import TRPO
+
+Overrides = dict[str, Any]
+
+_CARTPOLE: dict[str, tuple[Algorithm, Overrides]] = {
+    "reinforce": (
+        Reinforce(discount=0.99, anneal=True),
+        {"steps": 100_000, "epoch_steps": 10_000},
+    ),
+    "ppo": (
+        PPO(rollout_steps=32, passes=10, learning_rate=1e-3),
+        {"steps": 50_000, "epoch_steps": 5_000},
+    ),
+    "trpo": (TRPO(), {"steps": 50_000, "epoch_steps": 5_000}),
+    "a2c": (
+        A2C(
+            rollout_steps=8,
+            learning_rate=2e-3,
+            anneal=True,
+            trace=0.95,
+            value_coefficient=0.5,
+            max_gradient_norm=10.0,
+            optimizer="adam",
+        ),
+        {"num_envs": 16, "steps": 250_000, "epoch_steps": 25_000},
+    ),
+    "a3c": (
+        A3C(
+            learning_rate=2e-3,
+            trace=0.95,
+            max_gradient_norm=10.0,
+            optimizer="adam",
+        ),
+        {"num_envs": 4, "steps": 250_000, "epoch_steps": 25_000},
+    ),
+}
+
+_CLIFF: dict[str, tuple[Algorithm, Overrides]] = {
+    "reinforce": (Reinforce(), {"steps": 40_000, "epoch_steps": 4_000}),
+    "ppo": (
+        PPO(rollout_steps=16, learning_rate=1e-3, discount=0.95),
+        {"steps": 40_000, "epoch_steps": 4_000},
+    ),
+    "trpo": (
+        TRPO(rollout_steps=64, discount=0.95),
+        {"steps": 40_000, "epoch_steps": 4_000},
+    ),
+    "a2c": (
+        A2C(rollout_steps=8, learning_rate=2e-3, optimizer="adam", discount=0.95),
+        {"steps": 40_000, "epoch_steps": 4_000},
+    ),
+    "a3c": (
+        A3C(rollout_steps=8, learning_rate=2e-3, optimizer="adam", discount=0.95),
+        {"num_envs": 4, "steps": 40_000, "epoch_steps": 4_000},
+    ),
+}
+
+_PIXELS: dict[str, Algorithm] = {
+    # The paper lists 1e-3, 1e-4 and 1e-5 for REINFORCE; the middle one.
+    "reinforce": Reinforce(learning_rate=1e-4),
+    # Tianshou's value coefficient of 0.25 on the plain MSE is 0.5 on its half.
+    "ppo": PPO(rollout_steps=128, learning_rate=2.5e-4, clip=0.1),
+    "trpo": TRPO(rollout_steps=128, minibatches=4),
+    # Stable-Baselines3's zoo, whose value coefficient of 0.25 on the plain MSE is 0.5 here.
+    "a2c": A2C(value_coefficient=0.5, entropy_coefficient=0.01),
+    "a3c": A3C(),
+}
+
+
+def preset(
+    algorithm: str, env_id: str, observations: Observations | None = None
+) -> tuple[Algorithm, Overrides]:
+    """Hyper-parameters for an algorithm on an environment.
+
+    Those of CartPole-v1 and IdealCliffWalking-v0 are tested to learn; those of the games are the
+    paper's and its library's where they give any, else the usual ones, and their budgets are what
+    a CPU can do.
+
+    Parameters
+    ----------
+    algorithm
+        A key of `agents.config.ALGORITHMS`.
+    env_id
+        A key of `agents.config.OBSERVATIONS`.
+    observations
+        What is seen of an Atari game; None for the environment's default.
+
+    Returns
+    -------
+    The algorithm's hyper-parameters, and what else to give to `TrainConfig` (except the
+    environment itself, heads and seeds).
+
+    Raises
+    ------
+    ValueError
+        Unknown algorithm or environment.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
+    if env_id not in OBSERVATIONS:
+        raise ValueError(f"unknown environment {env_id!r}; there are {', '.join(OBSERVATIONS)}")
+    known = {"CartPole-v1": _CARTPOLE, "IdealCliffWalking-v0": _CLIFF}.get(env_id)
+    if known is not None:
+        chosen, overrides = known[algorithm]
+        return chosen, dict(overrides)
+    chosen = _PIXELS[algorithm]
+    overrides = {
+        "num_envs": 1 if algorithm == "a3c" else 8,
+        "epoch_steps": 100_000,
+        "initialisation": "orthogonal",
+    }
+    if (observations or OBSERVATIONS[env_id][0]) == "ram":
+        overrides |= {"network": "mlp", "hidden": (256, 256), "critic": "separate"}
+    else:
+        overrides |= {"network": "cnn", "hidden": (512,), "critic": "shared"}
+    if env_id in ATARI:
+        return chosen, overrides | {"steps": 1_000_000}
+    return chosen, overrides | {"steps": 300_000, "epoch_steps": 20_000}

@@ -1,0 +1,115 @@
+"""`reproduce`: the theory verified and Figure 1 regenerated, on one page."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.claims import Result
+from analysis.commands.cliff import CliffFigure, bars_table, run_cliff_figure
+from analysis.commands.console import FAILED, at_least_one, enough_seeds, stdout
+from analysis.commands.theory import run_verify, store_claims, verdict_table
+from analysis.report import ReportFigure, render, summary
+from analysis.storage import RunFolder, environment, source_digest
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Verify the theory, regenerate Figure 1, show both on one page; 1 if either surprises."""
+
+    seed: int = 0
+    """Seeds the random instances of the checks."""
+    instances: int = 50
+    """Random instances a check."""
+    seeds: int = 20
+    """Number of training seeds."""
+    epochs: tuple[int, ...] = (100, 500)
+    """Training lengths, a figure each."""
+    workers: int = os.cpu_count() or 1
+    """Processes that train side by side; the rows do not depend on it."""
+    out: Path = Path("runs")
+    """Directory of run folders; the same command continues or reuses what is there."""
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        at_least_one("instances", self.instances)
+        at_least_one("epochs", min(self.epochs, default=0))
+        enough_seeds(self.seeds)
+        at_least_one("workers", self.workers)
+        results, drawn, page = run_reproduce(
+            self.out, self.seed, self.instances, self.seeds, self.epochs, self.workers
+        )
+        stdout.print(verdict_table(results))
+        for figure in drawn:
+            if len(figure.bars):
+                stdout.print(bars_table(figure))
+        stdout.print(f"page: {page}")
+        verified = all(result.as_expected for result in results)
+        return 0 if verified and all(figure.expectations_met for figure in drawn) else FAILED
+
+
+def run_reproduce(
+    out: Path, seed: int, instances: int, seeds: int, lengths: Sequence[int], workers: int
+) -> tuple[list[Result], list[CliffFigure], Path]:
+    """Run `verify` and Figure 1 for every training length, and write one page that shows both."""
+    config = {
+        "experiment": "reproduce",
+        "seed": seed,
+        "instances": instances,
+        "seeds": seeds,
+        "lengths": list(lengths),
+        "code": source_digest(),
+    }
+    folder = RunFolder(out, "reproduce", config)
+    with folder.session():
+        results = run_verify(seed, instances)
+        store_claims(folder, results)
+        drawn = [run_cliff_figure(out, epochs, seeds, workers) for epochs in lengths]
+        page = folder.write("index.html", _page(results, drawn))
+    return results, drawn, page
+
+
+def _page(results: Sequence[Result], drawn: Sequence[CliffFigure]) -> str:
+    medians = pd.concat(
+        [summary(figure.rows, _labels(figure)) for figure in drawn], ignore_index=True
+    )
+    bars = [
+        {"epochs": figure.epochs, **row}
+        for figure in drawn
+        for row in figure.bars.to_dict(orient="records")
+    ]
+    return render(
+        title="Action collapse: theory verified, Figure 1 regenerated",
+        claims=[result.as_row() for result in results],
+        figures=[
+            ReportFigure(
+                title=f"Figure 1, Ideal Cliff Walking, {figure.epochs} epochs",
+                png=figure.png,
+                caption=figure.caption,
+                alternative=_alternative(figure),
+            )
+            for figure in drawn
+        ],
+        medians=medians,
+        bars=bars,
+        environment=environment(),
+    )
+
+
+def _labels(figure: CliffFigure) -> dict[str, str]:
+    heads = {"linear": "learned", "etf": "ETF"}
+    return {arm.name: f"{heads[arm.config.head]}: {arm.label}" for arm in figure.arms}
+
+
+def _alternative(figure: CliffFigure) -> str:
+    """The figure in words: medians at the last epoch."""
+    last = summary(figure.rows, _labels(figure))
+    last = last[last["epoch"] == figure.epochs]
+    arms_in_words = "; ".join(
+        f"{row['arm']}: equinorm W {row['equinorm W']:.2g}, angle W {row['angle W']:.2g}, "
+        f"angle H {row['angle H']:.2g}, NC1 {row['NC1']:.2g}"
+        for _, row in last.iterrows()
+    )
+    return f"Grid diagram and five panels of curves over epochs. Final medians: {arms_in_words}."

@@ -1,0 +1,243 @@
+"""Training runs on disk: rows, snapshots, resumption after a kill, and refusals."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from agents.config import EnvConfig, HeadConfig, TrainConfig
+from agents.ppo import PPO
+from analysis import storage
+from analysis.metrics import collapse_metrics
+from analysis.storage import RunFolderError, load_tensors
+from analysis.training import COLUMNS, StateMeasurer, read_config, run_folder, train
+
+CONFIG = TrainConfig(
+    algorithm=PPO(rollout_steps=16, passes=2, minibatches=2, learning_rate=1e-3),
+    heads=(HeadConfig(), HeadConfig("etf")),
+    seeds=(0, 1),
+    num_envs=2,
+    steps=256,
+    epoch_steps=64,
+    eval_episodes=3,
+    snapshot_epochs=(0, 3),
+    snapshot_states=20,
+    target_return=20.0,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> storage.RunFolder:
+    return train(CONFIG, tmp_path_factory.mktemp("runs"), device="cpu")
+
+
+def test_rows_are_tidy(finished: storage.RunFolder) -> None:
+    rows = finished.read_rows("epochs")
+    assert len(rows) == 4 * 5
+    assert list(rows["epoch"].unique()) == [0, 1, 2, 3, 4]
+    assert list(rows[rows["epoch"] == 2]["head"]) == ["linear", "linear", "etf", "etf"]
+    assert list(rows[rows["epoch"] == 2]["seed"]) == [0, 1, 0, 1]
+    assert set(COLUMNS) <= set(rows.columns)
+    undocumented = set(rows.columns) - set(COLUMNS)
+    metrics = set(collapse_metrics(np.eye(2), np.arange(2), num_classes=2).as_row())
+    assert all(name.startswith("loss_") for name in undocumented - metrics)
+    assert rows[rows["epoch"] == 0]["loss_policy_loss"].isna().all()
+    assert rows[rows["epoch"] > 0]["loss_policy_loss"].notna().all()
+    assert (rows[rows["head"] == "etf"]["head_equinorm"] < 1e-6).all()
+
+
+def test_target_is_reached_once_and_for_all(finished: storage.RunFolder) -> None:
+    rows = finished.read_rows("epochs")
+    for _, member in rows.groupby(["head", "seed"]):
+        expected = (member["eval_return"] >= 20.0).cummax()
+        assert list(member["reached_target"]) == list(expected)
+    assert rows["reached_target"].any()
+
+
+def test_snapshots_hold_what_the_head_saw(finished: storage.RunFolder) -> None:
+    names = sorted(path.name for path in (finished.path / "snapshots").iterdir())
+    assert names == ["epoch-00000.pt", "epoch-00003.pt"]
+    snapshot = load_tensors(finished.path / "snapshots" / "epoch-00003.pt")
+    assert snapshot["epoch"] == 3
+    assert snapshot["heads"] == ["linear", "linear", "etf", "etf"]
+    for features, logits, head in zip(
+        snapshot["features"], snapshot["logits"], snapshot["head"], strict=True
+    ):
+        assert features.shape == (20, 64)
+        torch.testing.assert_close(features @ head.T, logits)
+
+
+def test_the_configuration_is_read_back(finished: storage.RunFolder) -> None:
+    assert read_config(finished.path) == CONFIG
+    with pytest.raises(RunFolderError, match="not a training run"):
+        read_config(finished.path.parent)
+
+
+def test_a_finished_run_is_not_trained_again(
+    finished: storage.RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.training.Trainer", None)
+    gained: list[int] = []
+    again = train(CONFIG, finished.path.parent, advance=gained.append)
+    assert again.path == finished.path
+    assert gained == [CONFIG.steps]
+
+
+def test_measured_states_give_the_metrics_of_all_of_them() -> None:
+    """Against the one-shot function on the states that counted, over several flushes."""
+    rng = np.random.default_rng(0)
+    head = torch.from_numpy(rng.standard_normal((1, 3, 4)))
+    measurer = StateMeasurer(1, 3, 4, keep=7)
+    kept = []
+    for _ in range(900):
+        features = torch.from_numpy(rng.standard_normal((1, 10, 4)))
+        counts = rng.random((1, 10)) < 0.7
+        measurer(features, features @ head.mT, counts)
+        kept.append(features[0][torch.from_numpy(counts[0])])
+    measurer.flush()
+    states = torch.cat(kept)
+    logits = states @ head[0].T
+    expected = collapse_metrics(states, logits.argmax(-1), head=head[0], num_classes=3).as_row()
+    found = measurer.collapse[0].compute(head[0]).as_row()
+    for name in ("feature_max_angle", "within_class_variation", "head_feature_cosine"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-9)
+    assert found["num_samples"] == len(states)
+    entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+    assert measurer.entropy_sum[0] / measurer.count[0] == pytest.approx(float(entropies.mean()))
+    torch.testing.assert_close(torch.cat([f for f, _ in measurer.kept[0]]), states[:7])
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_training_runs import CONFIG
+from analysis.training import train
+torch.set_num_threads(1)
+train(CONFIG, Path({out!r}), device="cpu", advance=lambda steps: print(steps, flush=True))
+"""
+
+
+def test_killed_at_any_moment_and_resumed_gives_the_same_rows(
+    finished: storage.RunFolder, tmp_path: Path
+) -> None:
+    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+    rng = np.random.default_rng(0)
+    folder = run_folder(CONFIG, tmp_path)
+    kills = 0
+    while not folder.has_rows("epochs"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        # Let it do one to three iterations (an epoch has two), then kill -9; after a few kills
+        # let it finish.
+        patience = int(rng.integers(1, 4)) if kills < 3 else 10**9
+        for line, _ in zip(process.stdout, range(patience), strict=False):
+            assert line
+        if kills < 3:
+            time.sleep(float(rng.random()) * 0.2)
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        _, errors = process.communicate()
+        assert "Error" not in errors, errors
+    assert kills == 3
+    pd.testing.assert_frame_equal(folder.read_rows("epochs"), finished.read_rows("epochs"))
+    for name in ("epoch-00000.pt", "epoch-00003.pt"):
+        one, other = (load_tensors(f.path / "snapshots" / name) for f in (folder, finished))
+        assert torch.equal(one["features"][0], other["features"][0])
+    assert not list((folder.path / "checkpoints").glob("*.pt"))
+
+
+def interrupted(out: Path) -> storage.RunFolder:
+    """A run stopped after its second epoch."""
+    gained = 0
+
+    def advance(steps: int) -> None:
+        nonlocal gained
+        gained += steps
+        if gained > 2 * CONFIG.epoch_steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, out, device="cpu", advance=advance)
+    return run_folder(CONFIG, out)
+
+
+def test_an_unfinished_run_needs_resume(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    with pytest.raises(RunFolderError, match=r"unfinished run \(128 of 256 steps\).*--resume"):
+        train(CONFIG, tmp_path, device="cpu", resume=False)
+
+
+def test_a_corrupt_checkpoint_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path)
+    checkpoint = folder.path / "checkpoints" / "trainer.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(RunFolderError, match=r"damaged.*delete it to start"):
+        train(CONFIG, tmp_path, device="cpu")
+
+
+def test_checkpoints_run_no_pickled_code(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path)
+    marker = tmp_path / "executed"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(marker),)
+
+    torch.save({"trainer": Evil()}, folder.path / "checkpoints" / "trainer.pt")
+    with pytest.raises(RunFolderError, match="damaged"):
+        train(CONFIG, tmp_path, device="cpu")
+    assert not marker.exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(tmp_path)
+    before = (folder.path / "checkpoints" / "trainer.pt").read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFolderError, match=r"No space left.*free some space"):
+        train(CONFIG, tmp_path, device="cpu")
+    assert (folder.path / "checkpoints" / "trainer.pt").read_bytes() == before
+    assert not list(folder.path.rglob("*.tmp"))
+
+
+def test_a_missing_extra_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    for room in ("atari", "atari_ram"):
+        monkeypatch.delitem(sys.modules, f"agents.envs.{room}", raising=False)
+    config = replace(CONFIG, env=EnvConfig("Pong", "ram"), snapshot_epochs=())
+    with pytest.raises(ImportError, match=r"action-collapse\[atari\]"):
+        train(config, tmp_path, device="cpu")
+
+
+def test_tensorboard_logs_the_same_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = replace(CONFIG, heads=(HeadConfig(),), seeds=(0,), snapshot_epochs=())
+    folder = train(config, tmp_path, device="cpu", tensorboard=True)
+    events = EventAccumulator(str(folder.path / "tensorboard" / "linear-0"))
+    events.Reload()
+    logged = events.Scalars("eval/eval_return")
+    rows = folder.read_rows("epochs")
+    rows = rows[rows["epoch"] > 0]
+    assert [event.step for event in logged] == list(rows["steps"])
+    np.testing.assert_allclose([event.value for event in logged], rows["eval_return"], rtol=1e-6)
