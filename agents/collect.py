@@ -138,7 +138,8 @@ class Collector:
         observations = self._observations(steps)
         actions = torch.empty(shape, dtype=torch.int64, device=self.device)
         log_probs = torch.empty(shape, device=self.device)
-        values, rewards = np.zeros(shape), np.empty(shape)
+        values = torch.zeros(shape, device=self.device)
+        rewards = np.empty(shape)
         terminated, truncated = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
         finals: list[tuple[int, NDArray[np.generic]]] = []
         for t in range(steps):
@@ -148,7 +149,7 @@ class Collector:
             step = self.environments.step(action.cpu().numpy())
             self._observation = step.observations
             if value is not None:
-                values[:, t] = value.cpu().numpy()
+                values[:, t] = value
             rewards[:, t] = step.rewards
             terminated[:, t], truncated[:, t] = step.terminated, step.truncated
             if step.final_observations is not None:
@@ -156,12 +157,14 @@ class Collector:
             self.finished.take(step.returns)
         if self.clip_rewards:
             rewards = np.sign(rewards)
+        # Actions alone leave the device step by step; values wait until now.
+        v_t = values.double().cpu().numpy()
         return Rollout(
             observations,
             actions,
             log_probs,
-            values,
-            self._next_values(values, truncated, finals),
+            v_t,
+            self._next_values(v_t, truncated, finals),
             rewards,
             terminated,
             truncated,

@@ -28,15 +28,23 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Adam, or RMSprop with the smoothing 0.99 of A2C and A3C (Mnih et al. 2016)."""
     parameters = list(parameters)
+    captured = parameters[0].is_cuda
+    # A captured graph reads its learning rate from memory, where a number would be frozen.
+    lr = torch.tensor(rate, device=parameters[0].device) if captured else rate
     if kind == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=eps, foreach=True)
-    return torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True)
+        return torch.optim.RMSprop(
+            parameters, lr=lr, alpha=0.99, eps=eps, foreach=True, capturable=captured
+        )
+    return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True, capturable=captured)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

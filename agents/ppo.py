@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from agents import losses
+from agents.capture import CapturedUpdate
 from agents.collect import Collector
 from agents.learner import Iteration, positive
 from agents.optimisation import (
@@ -93,6 +94,11 @@ class PPOLearner:
         self._optimizer = make_optimizer(
             self._parameters, "adam", config.learning_rate, config.adam_eps
         )
+        self._step = (
+            CapturedUpdate(self._update, self._parameters, self._optimizer)
+            if self._parameters[0].is_cuda
+            else self._update
+        )
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
         """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""
@@ -103,7 +109,7 @@ class PPOLearner:
         metrics = []
         for _ in range(self.config.passes):
             for index in permutations(self.rngs, count, self.config.minibatches):
-                metrics.append(self._update(batch.take(index.to(device))))
+                metrics.append(self._step(batch.take(index.to(device))))
         return Iteration(
             rollout.actions[0].numel(),
             {name: torch.stack([m[name] for m in metrics]).mean(0) for name in metrics[0]},

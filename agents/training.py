@@ -99,7 +99,7 @@ class Trainer:
             config.precision == "bf16"
             or (config.precision == "auto" and has_native_bf16(self.device))
         )
-        environments = make_environments(config.env, config.population, config.num_envs)
+        environments = self._environments(config.num_envs)
         self.policy = build_policy(
             config,
             environments.observation_shape,
@@ -155,9 +155,7 @@ class Trainer:
         """
         config = self.config
         if self._evaluator is None:
-            self._evaluator = make_environments(
-                config.env, config.population, config.eval_episodes, evaluation=True
-            )
+            self._evaluator = self._environments(config.eval_episodes, evaluation=True)
         environments = self._evaluator
         observation = environments.reset(self._seeds(_EVALUATE, self.epoch))
         rngs = self._generators(_SAMPLE, self.epoch)
@@ -184,6 +182,16 @@ class Trainer:
         self._collector.environments.close()
         if self._evaluator is not None:
             self._evaluator.close()
+
+    def _environments(self, count: int, evaluation: bool = False) -> Environments:
+        # Emulators give the same frames whatever the number of threads.
+        return make_environments(
+            self.config.env,
+            self.config.population,
+            count,
+            evaluation=evaluation,
+            threads=torch.get_num_threads(),
+        )
 
     # --- initial entropy -----------------------------------------------------------------------
 

@@ -1,23 +1,154 @@
-"""One self-contained HTML page: no network, no scripts, figures inside."""
+"""A page of what run folders hold, and of what they lack.
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+It depends on the folders' contents only: the same folders give the same bytes.
+"""
 
-import jinja2
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 
+from analysis.exhibits import (
+    FigureExhibit,
+    TableExhibit,
+    TableWords,
+    read_figures,
+    read_rows,
+    read_tables,
+)
+from analysis.page import Missing, Page, Run, render_page
+from analysis.storage import RunFolderError, write_atomically
+from analysis.trajectory import EXPERIMENT, read_view
 
-@dataclass(frozen=True)
-class ReportFigure:
-    """A figure of the page with its words."""
+_PARTS = (
+    ("claims", "the claims of the paper, checked", "verify"),
+    (f"view {EXPERIMENT}", "the collapse in three dimensions", "collapse-view"),
+    ("figure figure1-cliff", "Figure 1, Ideal Cliff Walking", "figure1 --env cliff"),
+    ("figure figure1-carracing", "Figure 1, Car Racing", "figure1 --env carracing"),
+    ("figure figure1-breakout", "Figure 1, Breakout", "figure1 --env breakout"),
+    ("figure figure1-pong", "Figure 1, Pong", "figure1 --env pong"),
+    ("figure figure3", "Figure 3", "figure3"),
+    ("figure figure4", "Figure 4", "figure4"),
+    ("figure figure-lpm", "the layer-peeled model's figure", "figure-lpm"),
+    ("table table1", "Table 1", "table1"),
+    ("table table2", "Table 2", "table2"),
+)
+"""Start of what a folder shows, in words, and the command that makes it."""
 
-    title: str
-    png: bytes
-    caption: str
-    alternative: str
-    """What a reader who cannot see the picture should know: the numbers it shows."""
 
+def build_report(
+    results: Path, out: Path, title: str = "Action collapse: theory against observation"
+) -> Path:
+    """Write the page of all run folders in a directory; returns its path.
+
+    Parameters
+    ----------
+    results
+        Directory of run folders, as the commands' ``--out``.
+    out
+        The HTML file to write.
+
+    Raises
+    ------
+    RunFolderError
+        There is no run folder, one is damaged, or `out` cannot be written.
+    """
+    folders = sorted(path.parent for path in Path(results).glob("*/config.json"))
+    if not folders:
+        raise RunFolderError(
+            f"no run folder in {results}: name the directory that other commands were given as "
+            "--out, or fill it, for example with action-collapse verify --out DIR"
+        )
+    page = collect(folders, title)
+    shown = [item for run in page.runs for item in run.shows]
+    missing = [
+        Missing(what, f"action-collapse {command} --out DIR")
+        for start, what, command in _PARTS
+        if not any(item.startswith(start) for item in shown)
+    ]
+    write_atomically(Path(out), render_page(replace(page, missing=missing)).encode())
+    return Path(out)
+
+
+def collect(folders: Iterable[Path], title: str) -> Page:
+    """What run folders hold; of two that hold an exhibit of one name, the later session's.
+
+    Raises
+    ------
+    RunFolderError
+        A folder is damaged.
+    """
+    claims: list[dict[str, object]] = []
+    figures: dict[str, FigureExhibit] = {}
+    tables: dict[str, TableExhibit] = {}
+    views: dict[str, dict[str, Any]] = {}
+    source: dict[str, str] = {}
+    runs = sorted(((_environment(folder), folder) for folder in folders), key=_by_time)
+    for _, folder in runs:
+        rows = folder / "rows" / "claims.parquet"
+        if rows.exists():
+            claims = [_without_nan(row) for row in read_rows(rows).to_dict(orient="records")]
+            source["claims"] = folder.name
+        for figure in read_figures(folder):
+            figures[figure.name] = figure
+            source[f"figure {figure.name}"] = folder.name
+        for table in read_tables(folder):
+            tables[table.name] = table
+            source[f"table {table.name}"] = folder.name
+        config = _json(folder / "config.json")
+        if config.get("experiment") == EXPERIMENT and any((folder / "rows").glob("*.parquet")):
+            views[config["title"]] = read_view(folder, config)
+            source[f"view {EXPERIMENT} {config['title']}"] = folder.name
+    return Page(
+        title,
+        claims,
+        [figures[name] for name in sorted(figures, key=_natural)],
+        [tables[name] for name in sorted(tables, key=_natural)],
+        [views[name] for name in sorted(views)],
+        runs=[
+            Run(
+                folder.name,
+                tuple(item for item, origin in source.items() if origin == folder.name),
+                environment,
+            )
+            for environment, folder in sorted(runs, key=lambda run: run[1].name)
+        ],
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFolderError(
+            f"cannot read {path} ({error}): move its run folder away, or make it again"
+        ) from error
+
+
+def _environment(folder: Path) -> dict[str, object]:
+    """Of the folder's last session; empty where none was recorded."""
+    log = folder / "environment.json"
+    return dict(_json(log)["sessions"][-1]) if log.exists() else {}
+
+
+def _by_time(run: tuple[Mapping[str, object], Path]) -> tuple[str, str]:
+    return str(run[0].get("time", "")), run[1].name
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order in which figure1-cliff-100 stands before figure1-cliff-500 and figure10 after both."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _without_nan(row: Mapping[Any, object]) -> dict[str, object]:
+    return {str(name): None if value != value else value for name, value in row.items()}
+
+
+# --- Figure 1 in numbers --------------------------------------------------------------------------
 
 _SUMMARY = {
     "head_equinorm": "equinorm W",
@@ -31,6 +162,18 @@ _SUMMARY = {
     "min_feature_head_cosine": "min cos(h, w)",
     "optimal": "optimal seeds",
 }
+MEDIANS = TableWords(
+    "Figure 1 in numbers",
+    "Medians over seeds at initialisation and after the last epoch. Zero is exact collapse, except "
+    "for the last three columns, where 1 is. Equinorm alone is no evidence: it is small at "
+    "initialisation.",
+)
+EXPECTATIONS = TableWords(
+    "Expectations",
+    "Set before these runs from a prototype on other seeds. The paper-settings arms have none: "
+    "with the hyper-parameters the paper lists nothing measured comes near zero, several metrics "
+    "end worse than at initialisation, and the page shows that as found.",
+)
 
 
 def summary(rows: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
@@ -54,46 +197,14 @@ def summary(rows: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["arm", "epoch", *_SUMMARY.values()])
 
 
-def render(
-    title: str,
-    claims: Sequence[Mapping[str, object]],
-    figures: Sequence[ReportFigure],
-    medians: pd.DataFrame,
-    bars: Sequence[Mapping[str, object]],
-    environment: Mapping[str, object],
-) -> str:
-    """Render the page."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
+def expectations(bars: pd.DataFrame) -> pd.DataFrame:
+    """Bars (arm, column, value, sense, limit, met) as a table to read."""
+    return pd.DataFrame(
+        {
+            "arm": bars["arm"],
+            "quantity": bars["column"],
+            "found": bars["value"],
+            "expected": [f"{b.sense} {b.limit:g}" for b in bars.itertuples()],
+            "met": bars["met"],
+        }
     )
-    return templates.get_template("report.html").render(
-        title=title,
-        claims=claims,
-        figures=[
-            {
-                "title": figure.title,
-                "png": base64.b64encode(figure.png).decode(),
-                "caption": figure.caption,
-                "alternative": figure.alternative,
-            }
-            for figure in figures
-        ],
-        medians=medians.to_numpy(dtype=object).tolist(),
-        medians_columns=list(medians.columns),
-        bars=bars,
-        environment=list(_flat(environment)),
-    )
-
-
-def _flat(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{name}.")
-        else:
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value
-            pairs.append((prefix + name, shown))
-    return pairs

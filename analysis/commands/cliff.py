@@ -1,7 +1,8 @@
 """`figure1`: the Ideal Cliff Walking trained, measured, drawn and held against expectations."""
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,10 @@ from typing import Literal
 import pandas as pd
 from rich.table import Table
 
-from analysis import figures
+from analysis import figures, report
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
 from analysis.commands.console import FAILED, at_least_one, enough_seeds, progress_bars, stdout
+from analysis.exhibits import FigureWords, store_figure, store_table
 from analysis.parallel import run_parts
 from analysis.storage import RunFolder
 
@@ -51,11 +53,8 @@ class CliffFigure:
     """Figure 1 of the Ideal Cliff Walking for one training length, with what it is drawn from."""
 
     epochs: int
-    arms: tuple[Arm, ...]
-    rows: pd.DataFrame
     bars: pd.DataFrame
-    caption: str
-    png: bytes
+    folder: Path
     paths: tuple[Path, ...]
 
     @property
@@ -94,13 +93,23 @@ def run_cliff_figure(out: Path, epochs: int, seeds: int, workers: int) -> CliffF
             caption=caption,
             optimal_return=_optimal_return(chosen[0]),
         )
-        png = figures.encode(figure, "png")
-        paths = (
-            folder.write(f"figures/figure1-cliff-{epochs}.png", png),
-            folder.write(f"figures/figure1-cliff-{epochs}.pdf", figures.encode(figure, "pdf")),
+        name = f"figure1-cliff-{epochs}"
+        medians, bars = report.summary(rows, _labels(chosen)), evaluate_bars(rows, epochs)
+        words = FigureWords(
+            title=f"Figure 1, Ideal Cliff Walking, {epochs} epochs",
+            caption=caption,
+            alternative=_alternative(medians[medians["epoch"] == epochs]),
         )
-    bars = evaluate_bars(rows, epochs)
-    return CliffFigure(epochs, chosen, rows, bars, caption, png, paths)
+        pictures = {kind: figures.encode(figure, kind) for kind in ("png", "pdf")}
+        paths = store_figure(folder, name, pictures, words)
+        for part, table, about in (
+            ("medians", medians, report.MEDIANS),
+            ("expectations", report.expectations(bars), report.EXPECTATIONS),
+        ):
+            if len(table):
+                titled = replace(about, title=f"{about.title}, {epochs} epochs")
+                store_table(folder, f"{name}-{part}", table, titled)
+    return CliffFigure(epochs, bars, folder.path, paths)
 
 
 def _learned(arm: Arm) -> bool:
@@ -110,6 +119,21 @@ def _learned(arm: Arm) -> bool:
 def _optimal_return(arm: Arm) -> float:
     mdp = arm.config.mdp()
     return float(mdp.optimal_value()[mdp.decision_states].mean())
+
+
+def _labels(chosen: Sequence[Arm]) -> dict[str, str]:
+    heads = {"linear": "learned", "etf": "ETF"}
+    return {arm.name: f"{heads[arm.config.head]}: {arm.label}" for arm in chosen}
+
+
+def _alternative(last: pd.DataFrame) -> str:
+    """The figure in words: medians at the last epoch."""
+    arms_in_words = "; ".join(
+        f"{row['arm']}: equinorm W {row['equinorm W']:.2g}, angle W {row['angle W']:.2g}, "
+        f"angle H {row['angle H']:.2g}, NC1 {row['NC1']:.2g}"
+        for _, row in last.iterrows()
+    )
+    return f"Grid diagram and five panels of curves over epochs. Final medians: {arms_in_words}."
 
 
 def _cliff_caption(epochs: int, seeds: int) -> str:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.claims import Result
 from analysis.commands.cliff import CliffFigure, bars_table, run_cliff_figure
 from analysis.commands.console import FAILED, at_least_one, enough_seeds, stdout
 from analysis.commands.theory import run_verify, store_claims, verdict_table
-from analysis.report import ReportFigure, render, summary
-from analysis.storage import RunFolder, environment, source_digest
+from analysis.page import render_page
+from analysis.report import collect
+from analysis.storage import RunFolder, source_digest
+
+_TITLE = "Action collapse: theory verified, Figure 1 regenerated"
 
 
 @dataclass(frozen=True)
@@ -67,49 +68,6 @@ def run_reproduce(
         results = run_verify(seed, instances)
         store_claims(folder, results)
         drawn = [run_cliff_figure(out, epochs, seeds, workers) for epochs in lengths]
-        page = folder.write("index.html", _page(results, drawn))
+        shown = collect([folder.path, *(figure.folder for figure in drawn)], _TITLE)
+        page = folder.write("index.html", render_page(shown))
     return results, drawn, page
-
-
-def _page(results: Sequence[Result], drawn: Sequence[CliffFigure]) -> str:
-    medians = pd.concat(
-        [summary(figure.rows, _labels(figure)) for figure in drawn], ignore_index=True
-    )
-    bars = [
-        {"epochs": figure.epochs, **row}
-        for figure in drawn
-        for row in figure.bars.to_dict(orient="records")
-    ]
-    return render(
-        title="Action collapse: theory verified, Figure 1 regenerated",
-        claims=[result.as_row() for result in results],
-        figures=[
-            ReportFigure(
-                title=f"Figure 1, Ideal Cliff Walking, {figure.epochs} epochs",
-                png=figure.png,
-                caption=figure.caption,
-                alternative=_alternative(figure),
-            )
-            for figure in drawn
-        ],
-        medians=medians,
-        bars=bars,
-        environment=environment(),
-    )
-
-
-def _labels(figure: CliffFigure) -> dict[str, str]:
-    heads = {"linear": "learned", "etf": "ETF"}
-    return {arm.name: f"{heads[arm.config.head]}: {arm.label}" for arm in figure.arms}
-
-
-def _alternative(figure: CliffFigure) -> str:
-    """The figure in words: medians at the last epoch."""
-    last = summary(figure.rows, _labels(figure))
-    last = last[last["epoch"] == figure.epochs]
-    arms_in_words = "; ".join(
-        f"{row['arm']}: equinorm W {row['equinorm W']:.2g}, angle W {row['angle W']:.2g}, "
-        f"angle H {row['angle H']:.2g}, NC1 {row['NC1']:.2g}"
-        for _, row in last.iterrows()
-    )
-    return f"Grid diagram and five panels of curves over epochs. Final medians: {arms_in_words}."

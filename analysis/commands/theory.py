@@ -1,7 +1,7 @@
 """`verify` and `figure-lpm`: the paper's statements and the peeled model."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from analysis.commands.console import (
     progress_bars,
     stdout,
 )
+from analysis.exhibits import FigureWords, store_figure
 from analysis.storage import RunFolder, as_json, source_digest
 
 
@@ -220,7 +221,23 @@ def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
                 progress.update(task, completed=total)
         tables = {name: folder.read_rows(name) for name in studies}
         figure = figures.figure_lpm(tables, _LPM_CAPTION)
-        return tuple(
-            folder.write(f"figures/figure-lpm.{kind}", figures.encode(figure, kind))
-            for kind in ("png", "pdf")
-        )
+        pictures = {kind: figures.encode(figure, kind) for kind in ("png", "pdf")}
+        words = FigureWords("Layer-peeled model", _LPM_CAPTION, _lpm_alternative(tables))
+        return store_figure(folder, "figure-lpm", pictures, words)
+
+
+def _lpm_alternative(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The figure in words: what the rows say at the ends of the axes."""
+    ends = "; ".join(
+        f"E_H = {energy:g}: minority cosine {own['minority_cosine'].iloc[0]:.3f} at R = 1, "
+        f"minority norm {own['minority_norm'].iloc[-1]:.2g} at R = {own['ratio'].iloc[-1]:g}"
+        for energy, own in tables["minority"].groupby("feature_energy")
+    )
+    gap = tables["minority"]["gap"].max()
+    cosine = tables["rectified"].groupby("dim")["cosine"].median()
+    return (
+        f"Six panels. Learned head: {ends}; largest certified gap {gap:.0e} nats; heads vanish "
+        f"only below E_H = {tables['transitions']['vanishing_energy'].iloc[0]:.3f}. Rectified "
+        f"features: median cosine {cosine.iloc[0]:.2f} for d = {cosine.index[0]}, "
+        f"{cosine.iloc[-1]:.2f} for d = {cosine.index[-1]}."
+    )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.table import Table
 
 from agents.config import (
@@ -13,7 +14,7 @@ from agents.config import (
     Observations,
 )
 from agents.networks import FeatureKind
-from analysis.commands.console import UsageError, progress_bars, stdout
+from analysis.commands.console import UsageError, at_least_one, progress_bars, stdout
 from analysis.configure import parse_assignments, training_config
 from analysis.training import train
 
@@ -39,6 +40,8 @@ class Train:
     """Any other field of the run or hyper-parameter as name=value, e.g. learning_rate=1e-3."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    threads: int = 1
+    """PyTorch threads; more than one pays for images on idle cores only."""
     resume: bool = False
     """Continue an unfinished run of the same configuration."""
     tensorboard: bool = False
@@ -48,6 +51,8 @@ class Train:
 
     def run(self) -> int:
         """Run the command and return its exit code."""
+        at_least_one("threads", self.threads)
+        torch.set_num_threads(self.threads)
         named: dict[str, Any] = {
             "algorithm": self.algorithm,
             "env": self.env,

@@ -75,11 +75,10 @@ def test_every_configured_environment_has_the_promised_interface(config: EnvConf
 @pytest.mark.parametrize("config", ONE_OF_EACH_KIND, ids=name)
 def test_a_member_is_a_function_of_its_own_seed_and_actions(config: EnvConfig) -> None:
     together, alone = make_environments(config, 2, 2), make_environments(config, 1, 2)
-    actions = random_actions(together, 10 if config.id == "CarRacing-v3" else 160)
+    actions = random_actions(together, 4 if config.id == "CarRacing-v3" else 40)
     first, *series = play(together, [7, 8], actions)
-    for p, seed in ((0, 7), (1, 8)):
-        again = play(alone, [seed], actions[:, p : p + 1])
-        assert_same([first[p : p + 1], *(part[:, p : p + 1] for part in series)], again)
+    again = play(alone, [8], actions[:, 1:])
+    assert_same([first[1:], *(part[:, 1:] for part in series)], again)
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0, 0], first[0, 1]), "two environments of a member are copies"
 
@@ -225,9 +224,16 @@ class NaiveConsole:
         return self.look(frames[-2], frames[-1], like), total, info["lives"], False
 
 
-@pytest.mark.parametrize("seen", ["image", "ram"])
-@pytest.mark.parametrize(("game", "steps"), [("Breakout", 320), ("Qbert", 500), ("Pong", 60)])
-def test_games_equal_a_console_driven_naively(game: str, steps: int, seen: Any) -> None:
+@pytest.mark.parametrize(
+    ("game", "seen", "steps"),
+    [
+        ("Breakout", "image", 320),
+        ("Breakout", "ram", 320),
+        ("Qbert", "image", 500),
+        ("Pong", "ram", 40),
+    ],
+)
+def test_games_equal_a_console_driven_naively(game: str, seen: Any, steps: int) -> None:
     """Observations, raw rewards, lost lives and whole-game returns, across the end of a game."""
     envs = make_environments(EnvConfig(game, seen), 1, 1)
     console = NaiveConsole(game.lower())
@@ -349,13 +355,6 @@ def test_the_time_limit_of_a_game_truncates_with_the_final_observation(kind: Any
     assert again.truncated.all()
 
 
-def test_worker_threads_change_nothing() -> None:
-    config = EnvConfig("Breakout", "image", "v5")
-    one, two = (make_environments(config, 1, 2, threads=threads) for threads in (1, 2))
-    actions = random_actions(one, 60)
-    assert_same(play(one, [0], actions), play(two, [0], actions))
-
-
 def stock_race(seed: int) -> Any:
     env = gymnasium.make("CarRacing-v3", continuous=False)
     return env, env.reset(seed=seed)[0]
@@ -401,7 +400,7 @@ def race_alike(steps: int, actions: NDArray[np.int64]) -> Step:
 def test_races_equal_the_stock_game_pixel_by_pixel() -> None:
     """Drawn only every fourth frame and only where it is seen; past the zoom of the start."""
     rng = np.random.default_rng(0)
-    race_alike(35, np.where(rng.random(35) < 0.6, 3, rng.integers(0, 5, 35)))
+    race_alike(25, np.where(rng.random(25) < 0.6, 3, rng.integers(0, 5, 25)))
 
 
 @pytest.mark.slow
@@ -416,17 +415,19 @@ def test_whole_races_equal_the_stock_game(throttle: float) -> None:
 
 def test_a_race_is_cut_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gymnasium.spec("CarRacing-v3").max_episode_steps == racing.TIME_LIMIT
-    monkeypatch.setattr(racing, "TIME_LIMIT", 12)
     envs = make_environments(EnvConfig("CarRacing-v3", "image"), 1, 1)
+    gas = np.full((1, 1), 3)
     envs.reset([0])
-    for t in (1, 2, 3, 1, 2, 3):
-        step = envs.step(np.full((1, 1), 3))
+    further = [envs.step(gas) for _ in range(3)][-1]
+    assert not further.truncated.item()
+    monkeypatch.setattr(racing, "TIME_LIMIT", 12)
+    envs.reset([0])
+    for t in (1, 2, 3):
+        step = envs.step(gas)
         assert step.truncated.item() == (t == 3)
         assert not step.terminated.item()
-    assert step.final_observations is not None
-    final, first = step.final_observations[0, 0], step.observations[0, 0]
-    assert (final[0] != final[3]).any()
-    assert (first == first[0]).all()
+    np.testing.assert_array_equal(step.final_observations, further.observations)
+    assert (step.observations[0, 0] == step.observations[0, 0, 0]).all(), "no new race"
     assert step.lengths.item() == 3
 
 

@@ -76,7 +76,7 @@ def test_cartpole_is_learned_with_either_head(algorithm) -> None:
 def greedy_is_optimal(run: Trainer) -> np.ndarray:
     """(P,) whether the likeliest action is optimal in every cell that can be reached optimally."""
     mdp = gridworld.ideal_cliff_walking(start="outer")
-    states = mdp.decision_states
+    states = mdp.decision_states.tolist()
     observations = torch.eye(mdp.num_states)[states].expand(run.config.population, -1, -1)
     with torch.no_grad():
         actions = run.policy(observations).logits.argmax(-1).numpy()

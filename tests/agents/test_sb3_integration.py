@@ -214,6 +214,8 @@ def test_zip_keeps_the_head_and_not_just_its_seed(tmp_path) -> None:
 def test_policy_file_keeps_head_and_options(tmp_path) -> None:
     policy = build(head_seed=4, head_energy=2.0, feature="linear", feature_energy=0.01).policy
     policy.save(tmp_path / "policy.pt")
+    data = torch.load(tmp_path / "policy.pt", weights_only=False)["data"]
+    assert (data["head"], data["head_seed"], data["head_energy"]) == ("etf", 4, 2.0)
     loaded = ETFActorCriticPolicy.load(tmp_path / "policy.pt", device="cpu")
     assert torch.equal(loaded.action_net.weight, policy.action_net.weight)
     for ours, theirs in zip(

@@ -1,0 +1,57 @@
+"""`collapse-view` and `report`: the interactive view's data, and one page of all results."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from analysis.commands.console import UsageError, at_least_one, progress_bars, stdout
+from analysis.parallel import run_parts
+from analysis.report import build_report
+from analysis.trajectory import cliff_arms, cliff_folder, run_trajectory
+
+
+@dataclass(frozen=True)
+class CollapseView:
+    """Train what the report shows in three dimensions: the Ideal Cliff Walking, three policies."""
+
+    epochs: int = 500
+    """Training length."""
+    seed: int = 0
+    """The one seed that is shown."""
+    workers: int = os.cpu_count() or 1
+    """Processes that train side by side; the rows do not depend on it."""
+    out: Path = Path("runs")
+    """Directory of run folders; the same command reuses what is there."""
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        at_least_one("epochs", self.epochs)
+        at_least_one("workers", self.workers)
+        if self.seed < 0:
+            raise UsageError(f"--seed must be >= 0, got {self.seed}")
+        folder, chosen = cliff_folder(self.out, self.epochs, self.seed), cliff_arms(self.epochs)
+        with folder.session(), progress_bars() as progress:
+            tasks = {arm.name: progress.add_task(arm.name, total=self.epochs) for arm in chosen}
+            run_parts(
+                {arm.name: partial(run_trajectory, arm, self.seed, folder) for arm in chosen},
+                self.workers,
+                lambda name, gained: progress.advance(tasks[name], gained),
+            )
+        stdout.print(f"rows: {folder.path}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page of claims, figures, tables and a view in 3-D."""
+
+    results: Path = Path("results")
+    """Directory of run folders, as other commands' --out."""
+    out: Path = Path("report.html")
+    """The page; replaced if it exists."""
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        stdout.print(f"page: {build_report(self.results, self.out)}")
+        return 0

@@ -1,0 +1,163 @@
+"""Our agents against Stable-Baselines3, same hyper-parameters and environments, side by side."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from stable_baselines3 import PPO as PeerPPO
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
+
+from agents.config import EnvConfig, HeadConfig, Precision, TrainConfig
+from agents.ppo import PPO
+from agents.training import Trainer
+from benchmarks.harness import interleaved
+
+CARTPOLE_SEEDS, CARTPOLE_STEPS = 20, 4096
+CARTPOLE = PPO(
+    rollout_steps=256,
+    passes=10,
+    minibatches=32,
+    learning_rate=3e-4,
+    anneal=False,
+    value_coefficient=1.0,
+    entropy_coefficient=0.0,
+)
+PONG_STEPS = 4096
+PONG = PPO(clip=0.1, anneal=False)
+
+
+def run() -> dict[str, Any]:
+    """CartPole with 20 seeds on one thread; Pong from images on all cores, in both precisions."""
+    result: dict[str, Any] = {
+        "question": "training time of PPO, environments included",
+        "peer": "Stable-Baselines3, one model a seed, one after another",
+        "cartpole_20_seeds": _cartpole(),
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for precision in ("bf16", "float32"):
+            result[f"pong_{precision}_2_threads"] = _pong(precision)
+        result["pong_split"] = _split()
+    finally:
+        torch.set_num_threads(threads)
+    return result
+
+
+def _cartpole() -> dict[str, Any]:
+    """20 seeds × 4096 steps, 8 environments, minibatches of 64, 10 passes."""
+    config = TrainConfig(
+        algorithm=CARTPOLE,
+        heads=(HeadConfig(bias=True),),
+        seeds=tuple(range(CARTPOLE_SEEDS)),
+        initialisation="orthogonal",
+        steps=CARTPOLE_STEPS,
+        epoch_steps=CARTPOLE_STEPS,
+    )
+
+    def ours() -> None:
+        trainer = Trainer(config, "cpu")
+        trainer.train_epoch()
+        trainer.close()
+
+    def theirs() -> None:
+        for seed in range(CARTPOLE_SEEDS):
+            PeerPPO(
+                "MlpPolicy",
+                make_vec_env("CartPole-v1", config.num_envs),
+                n_steps=CARTPOLE.rollout_steps,
+                batch_size=config.num_envs * CARTPOLE.rollout_steps // CARTPOLE.minibatches,
+                n_epochs=CARTPOLE.passes,
+                learning_rate=CARTPOLE.learning_rate,
+                policy_kwargs={"activation_fn": torch.nn.ReLU},
+                seed=seed,
+                device="cpu",
+            ).learn(CARTPOLE_STEPS)
+
+    return {"steps_a_seed": CARTPOLE_STEPS, **interleaved(ours, theirs, rounds=3)}
+
+
+def _pong_trainer(precision: Precision) -> Trainer:
+    config = TrainConfig(
+        env=EnvConfig("Pong", "image"),
+        algorithm=PONG,
+        heads=(HeadConfig(bias=True),),
+        network="cnn",
+        hidden=(512,),
+        critic="shared",
+        initialisation="orthogonal",
+        precision=precision,
+        steps=10**9,
+        epoch_steps=PONG_STEPS,
+    )
+    return Trainer(config, "cpu")
+
+
+def _pong(precision: Precision) -> dict[str, Any]:
+    """PongNoFrameskip-v4, Nature CNN, 8 environments × 128 steps, 4 passes, minibatches of 256."""
+    trainer = _pong_trainer(precision)
+    peer = PeerPPO(
+        "CnnPolicy",
+        VecFrameStack(make_atari_env("PongNoFrameskip-v4", 8, seed=0), 4),
+        n_steps=PONG.rollout_steps,
+        batch_size=256,
+        n_epochs=PONG.passes,
+        learning_rate=PONG.learning_rate,
+        clip_range=PONG.clip,
+        ent_coef=PONG.entropy_coefficient,
+        vf_coef=PONG.value_coefficient / 2,
+        seed=0,
+        device="cpu",
+    )
+    timed = interleaved(
+        trainer.train_epoch,
+        lambda: peer.learn(PONG_STEPS, reset_num_timesteps=False),
+        rounds=5,
+    )
+    trainer.close()
+    return {
+        "steps": PONG_STEPS,
+        **timed,
+        "ours_steps_per_s": PONG_STEPS / timed["ours_median_s"],
+        "peer_steps_per_s": PONG_STEPS / timed["peer_median_s"],
+    }
+
+
+def _split() -> dict[str, float]:
+    """Shares of our Pong time: environments, acting, learning, and the rest."""
+    trainer = _pong_trainer("bf16")
+    trainer.train_epoch()
+    spent: dict[str, float] = {}
+
+    def watch(owner: Any, method: str, name: str) -> None:
+        inner: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return inner(*arguments, **options)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+        setattr(owner, method, timed)
+
+    collector, learner = trainer._collector, trainer._learner
+    watch(collector.environments, "step", "environments")
+    watch(collector.environments, "reset", "restarting environments")
+    watch(collector, "_act", "acting")
+    watch(learner, "_step", "learning")
+    totals = []
+    for _ in range(3):
+        start = time.perf_counter()
+        trainer.train_epoch()
+        totals.append(time.perf_counter() - start)
+    trainer.close()
+    shares = {name: seconds / sum(totals) for name, seconds in spent.items()}
+    return {
+        **shares,
+        "rest": 1 - sum(shares.values()),
+        "steps_per_s": PONG_STEPS / statistics.median(totals),
+    }

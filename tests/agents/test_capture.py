@@ -1,0 +1,62 @@
+"""Captured updates are the plain ones, and their randomness is not frozen (needs a GPU)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from agents.config import HeadConfig, TrainConfig
+from agents.ppo import PPO
+from agents.training import Trainer
+
+CONFIG = TrainConfig(
+    algorithm=PPO(rollout_steps=16, passes=3, minibatches=2, learning_rate=1e-3),
+    heads=(HeadConfig("etf"),),
+    num_envs=4,
+    steps=512,
+    epoch_steps=256,
+    eval_episodes=1,
+)
+
+
+def trained(config: TrainConfig, captured: bool) -> Trainer:
+    run = Trainer(config, "cuda")
+    if not captured:
+        run._learner._step = run._learner._update
+    run.train_epoch()
+    return run
+
+
+@pytest.mark.gpu
+def test_captured_updates_are_the_plain_ones() -> None:
+    one, other = trained(CONFIG, captured=True), trained(CONFIG, captured=False)
+    for captured, plain in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        torch.testing.assert_close(captured, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_replays_see_new_minibatches_and_learning_rates() -> None:
+    run = trained(replace(CONFIG, steps=256), captured=True)
+    learner = run._learner
+    before = [p.detach().clone() for p in run.policy.parameters()]
+    learner.iterate(run._collector, 1.0)
+    for old, new in zip(before, run.policy.parameters(), strict=True):
+        assert torch.equal(old, new), "annealed to zero, nothing may move"
+    learner.iterate(run._collector, 0.0)
+    assert any((old != new).any() for old, new in zip(before, run.policy.parameters(), strict=True))
+
+
+@pytest.mark.gpu
+def test_bf16_convolutions_agree_with_float32_on_the_gpu() -> None:
+    import numpy as np
+
+    from agents.cnn import NatureCNN
+
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (1, 8, 4, 84, 84), dtype=np.uint8)).cuda()
+    exact, rounded = (
+        NatureCNN((4, 84, 84), 64, [np.random.default_rng(1)], bf16=bf16).cuda()
+        for bf16 in (False, True)
+    )
+    error = (rounded(images) - exact(images)).norm() / exact(images).norm()
+    assert error < 0.01
