@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine with Python >= 3.11:
 #   make reproduce   set-up, then Theorem 1 certified and Figure 1 regenerated, on one page
 #   make test        set-up, then lint, types and tests
+# and one more builds the site that pairs the derivation with the code:
+#   make docs        set-up, then build/docs/index.html
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +12,7 @@ OUT ?= runs
 # Small dense linear algebra is far slower with BLAS threads than without.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce test lint theory thorough slow benchmarks clean
+.PHONY: reproduce test docs lint theory thorough slow benchmarks clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -24,6 +26,10 @@ reproduce: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -E -W -n --keep-going -q -b html docs build/docs
+	$(BIN)/python docs/_ext/check_links.py build/docs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import tyro
 
 from analysis.commands.cliff import Figure1
 from analysis.commands.console import INTERRUPTED, MISUSED, UsageError, console
+from analysis.commands.probe import Probe
 from analysis.commands.report import CollapseView, Report
 from analysis.commands.reproduce import Reproduce
 from analysis.commands.theory import FigureLpm, Verify
@@ -21,6 +22,7 @@ Command = (
     | Annotated[Figure1, tyro.conf.subcommand("figure1")]
     | Annotated[FigureLpm, tyro.conf.subcommand("figure-lpm")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[CollapseView, tyro.conf.subcommand("collapse-view")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Train, tyro.conf.subcommand("train")]

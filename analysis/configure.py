@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from agents.presets import preset
-
 from agents.config import (
     ALGORITHMS,
     ATARI,
@@ -20,6 +18,7 @@ from agents.config import (
     TrainConfig,
     hyper_parameters,
 )
+from agents.presets import preset
 
 _ENV = ("env", "observations", "convention")
 _HEAD = ("head", "bias", "head_energy")

@@ -78,6 +78,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.blas import dsyrk
 
 from analysis.snapshot import (
     FeatureRows,
@@ -94,6 +95,7 @@ __all__ = [
     "METRIC_FIELDS",
     "CollapseMetrics",
     "CollapseResult",
+    "Moments",
     "collapse_metrics",
     "snapshot_metrics",
 ]
@@ -261,6 +263,15 @@ METRIC_FIELDS: tuple[str, ...] = tuple(
 """Names of the metrics in :class:`CollapseResult`, in its order."""
 
 
+class Moments(NamedTuple):
+    """First two moments of features, float64 on the CPU."""
+
+    mean: torch.Tensor
+    """(d,) h_G = (1/N) Σ_i h_i."""
+    covariance: torch.Tensor
+    """(d, d) (1/N) Σ_i (h_i − h_G)(h_i − h_G)^T."""
+
+
 class _Geometry(NamedTuple):
     """What the class statistics say, on the CPU in float64, in coordinates about the origin."""
 
@@ -341,6 +352,21 @@ def _agree(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def _norms(rows: torch.Tensor) -> torch.Tensor:
     norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
+
+
+def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return `total` + rows^T rows, right in the upper triangle; `total` is used up."""
+    if total.device.type != "cpu":
+        return total.addmm_(rows.T, rows)
+    # A symmetric product is half the work, and a stream spends most of its time here; torch has
+    # no syrk. BLAS counts columns first: its lower triangle is our upper one.
+    result = dsyrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, lower=1, overwrite_c=1)
+    return torch.from_numpy(result.T)
+
+
+def _mirrored(upper: torch.Tensor) -> torch.Tensor:
+    """Symmetric matrix with this upper triangle."""
+    return upper.triu() + upper.triu(1).T
 
 
 def _centred_rows(rows: torch.Tensor) -> torch.Tensor:
@@ -425,7 +451,8 @@ class CollapseMetrics:
         self._counts = torch.zeros(self.num_classes, dtype=torch.int64, device=device)
         self._origin: torch.Tensor | None = None
         self._means = torch.zeros(shape, dtype=torch.float64, device=device)
-        # Σ ‖h_i − h_k‖² of each class; the scatter below is the matrix whose trace they sum to.
+        # Σ ‖h_i − h_k‖² of each class; the scatter below is the matrix whose trace they sum to,
+        # valid in its upper triangle (see _add_gram).
         self._variation = torch.zeros(self.num_classes, dtype=torch.float64, device=device)
         self._scatter = (
             torch.zeros((self.dim, self.dim), dtype=torch.float64, device=device)
@@ -528,7 +555,7 @@ class CollapseMetrics:
         if self._scatter is not None:
             between = weight.sqrt()[:, None] * step
             stacked = between if root is None else torch.cat([root, between])
-            self._scatter.addmm_(stacked.T, stacked)
+            self._scatter = _add_gram(self._scatter, stacked)
             if scatter is not None:
                 self._scatter += scatter
 
@@ -729,7 +756,7 @@ class CollapseMetrics:
             "origin": self._origin,
             "means": self._means,
             "variation": self._variation,
-            "scatter": self._scatter,
+            "scatter": None if self._scatter is None else _mirrored(self._scatter),
             "head": None if second is None else second.head,
             "bias": None if second is None else second.bias,
             "agreeing": None if second is None else second.agreeing,
@@ -803,6 +830,31 @@ class CollapseMetrics:
             second.agreeing, second.seen = loaded["agreeing"], int(state["seen"])
 
     # ------------------------------------------------------------------ results
+
+    def moments(self) -> Moments:
+        """Mean and covariance of all features seen, whatever their labels.
+
+        The covariance is the pooled scatter within classes plus the scatter of the class means
+        about the mean, so it costs no pass of its own.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ValueError
+            If nothing was seen, or the object was built with ``scatter=False``.
+        """
+        if self._origin is None:
+            raise ValueError("no samples: call update with at least one row before")
+        if self._scatter is None:
+            raise ValueError(_NO_SCATTER)
+        share = self._counts.to(torch.float64) / self.num_samples
+        mean = share @ self._means
+        between = share.sqrt()[:, None] * (self._means - mean)
+        covariance = _mirrored(self._scatter) / self.num_samples + between.T @ between
+        return Moments((mean + self._origin).cpu(), covariance.cpu())
 
     def _rows(self, features: ArrayLike | torch.Tensor) -> FeatureRows:
         rows = FeatureRows(features, self.chunk_rows)
@@ -883,7 +935,7 @@ class CollapseMetrics:
         along = None
         if self._scatter is not None:
             axes = geometry.axes.to(self._scatter.device)
-            along = ((self._scatter @ axes) * axes).sum(dim=0).cpu() / self.num_samples
+            along = ((_mirrored(self._scatter) @ axes) * axes).sum(dim=0).cpu() / self.num_samples
         return self._result(geometry, along, head, bias)
 
     def _result(

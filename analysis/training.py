@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.config import ALGORITHMS, EnvConfig, HeadConfig, TrainConfig
+from agents.envs import make_environments
 from agents.losses import entropy
+from agents.policy import Policy
+from agents.population import build_policy
 from agents.training import Epoch, Evaluation, Trainer
 from analysis.metrics import CollapseMetrics
-from analysis.storage import RunFolder, RunFolderError
+from analysis.storage import RunFolder, RunFolderError, load_tensors
 
 COLUMNS: dict[str, str] = {
     "algorithm": "reinforce, ppo, trpo, a2c or a3c",
@@ -348,6 +351,34 @@ def read_config(path: Path) -> TrainConfig:
             f"{path} is not a training run that this version can read ({error}): give a folder "
             "made by `action-collapse train`"
         ) from error
+
+
+def load_policy(path: Path) -> tuple[TrainConfig, Policy]:
+    """Trained policy of a run folder, or of the last checkpoint of an unfinished run, on the CPU.
+
+    Raises
+    ------
+    RunFolderError
+        The folder is no training run, or has trained nothing yet.
+    """
+    config = read_config(path)
+    finished, unfinished = path / "policy.pt", path / "checkpoints" / f"{_CHECKPOINT}.pt"
+    if finished.exists():
+        weights = load_tensors(finished)["policy"]
+    elif unfinished.exists():
+        weights = load_tensors(unfinished)["trainer"]["policy"]
+    else:
+        raise RunFolderError(f"{path} holds no trained policy yet: finish the run first")
+    environments = make_environments(config.env, 1, 1)
+    policy = build_policy(
+        config,
+        environments.observation_shape,
+        environments.num_actions,
+        critic=config.algorithm.has_critic,
+    )
+    environments.close()
+    policy.load_state_dict(weights)
+    return config, policy
 
 
 def _typed(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -23,7 +23,8 @@ ONLY_HERE = {
     "cvxpy": {"lpm/conic.py"},
     "flint": {"lpm/rigorous.py"},
     "matplotlib": {
-        f"analysis/figures/{name}.py" for name in ("benchmarks", "cliff", "peeled", "style")
+        f"analysis/figures/{name}.py"
+        for name in ("ablations", "agents", "benchmarks", "cliff", "overlay", "peeled", "style")
     },
 }
 

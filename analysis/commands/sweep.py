@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -44,8 +44,6 @@ class Sweep:
         except ValueError as error:
             raise UsageError(str(error)) from error
         cells = grid.cells()
-        failures: dict[str, str] = {}
-        write_index(grid, self.out, failures)
         view = SweepView(cells)
         try:
             with Live(get_renderable=view.render, console=console, refresh_per_second=2):
@@ -61,11 +59,13 @@ class Sweep:
                 )
         except (ValueError, ConnectionError) as error:
             raise UsageError(str(error)) from error
-        finally:
-            index = write_index(grid, self.out, failures)
+        except KeyboardInterrupt:
+            write_index(grid, self.out, {})
+            raise
+        index = write_index(grid, self.out, failures)
         for name, trace in failures.items():
-            stdout.print(f"failed: {name}: {last_line(trace)}", style="red", markup=False)
-        stdout.print(f"{len(cells) - len(failures)} of {len(cells)} cells are done; index: {index}")
+            _say(stdout, f"failed: {name}: {last_line(trace)}", style="red")
+        _say(stdout, f"{len(cells) - len(failures)} of {len(cells)} cells are done; index: {index}")
         return FAILED if failures else 0
 
 
@@ -93,13 +93,17 @@ class SweepView:
         elif event.kind == "failed":
             self._states[name], self._steps[name] = "waiting" if event.again else "failed", 0
             fate = "will be tried again" if event.again else "given up"
-            console.print(f"{name} failed, {fate}: {last_line(event.error)}", markup=False)
+            _say(console, f"{name} failed, {fate}: {last_line(event.error)}")
         else:
             self._states[name], self._steps[name] = "done", config.steps
             if event.kind == "done" and not console.is_terminal:
-                console.print(f"{name} done", markup=False)
-        done = sum(self._steps[name] * cell.config.population for name, cell in self._cells.items())
-        self._bar.update(self._task, completed=done)
+                _say(console, f"{name} done")
+        self._bar.update(self._task, completed=self.steps)
+
+    @property
+    def steps(self) -> int:
+        """Agent steps of all members of all cells so far."""
+        return sum(self._steps[name] * cell.config.population for name, cell in self._cells.items())
 
     def counts(self) -> dict[str, int]:
         """How many cells are in each state."""
@@ -118,6 +122,11 @@ class SweepView:
         if len(running) > _SHOWN:
             table.add_row(f"and {len(running) - _SHOWN} more", "")
         return Group(table, self._bar.get_renderable())
+
+
+def _say(where: Console, text: str, style: str | None = None) -> None:
+    """Print a line as it is, brackets included, without breaking paths."""
+    where.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def last_line(error: str) -> str:

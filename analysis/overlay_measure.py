@@ -1,0 +1,151 @@
+"""A snapshot as the peeled model sees it: class means, shares, energies, losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import lpm
+from analysis.labelling import as_array
+from analysis.snapshot import Snapshot
+
+Float = NDArray[np.float64]
+Head = Literal["fixed", "learned"]
+Cone = Literal["free", "nonnegative"]
+Energy = Literal["means", "states"] | float
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A snapshot as float64 arrays, grouped by the actions that occur."""
+
+    features: list[Float]  # (n_k, d)
+    weights: list[Float]  # (n_k,), each class sums to 1
+    losses: list[Float]  # (n_k,)
+    head: Float  # (J, d): K rows for a fixed head, K' for a learned one
+    own_rows: NDArray[np.int64]  # (K',) row of `head` of each action present
+    present: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    shares: Float
+    feature_energy: Energy
+    head_energy: float
+    rectified: bool
+    negative: int
+    whole_counts: Float
+    notes: tuple[str, ...]
+    reasons: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, snapshot: Snapshot, head: Head, weights: ArrayLike | None, energy: Energy
+    ) -> Measured:
+        """Check and group a snapshot; the arguments and errors are those of `overlay`."""
+        if snapshot.head is None:
+            raise ValueError("the snapshot has no head: the peeled model needs E_W and W")
+        if head not in ("fixed", "learned"):
+            raise ValueError(f"head must be 'fixed' or 'learned', got {head!r}")
+        if isinstance(energy, str) and energy not in ("means", "states"):
+            raise ValueError(
+                f"feature_energy must be 'means', 'states' or a number, got {energy!r}"
+            )
+        features = as_array(snapshot.features).astype(np.float64)
+        labels = as_array(snapshot.labels).astype(np.int64)
+        omega = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if omega.shape != labels.shape or not (np.isfinite(omega) & (omega > 0)).all():
+            raise ValueError(
+                f"weights must be {len(labels)} positive numbers, one a state, got shape "
+                f"{omega.shape} with {int((~(omega > 0)).sum())} that are not positive; drop "
+                f"states of weight 0, for negative ones the claim reverses"
+            )
+        present, own, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        if head == "learned" and len(present) < 2:
+            raise ValueError(
+                f"only action {present[0]} occurs: a learned head has nothing to be set against; "
+                f'use head="fixed" or more states'
+            )
+        rows = as_array(snapshot.head).astype(np.float64)
+        own_rows = present
+        if head == "learned":
+            rows, own_rows = rows[present], np.arange(len(present))
+        notes = []
+        if len(present) < snapshot.num_classes:
+            absent = np.setdiff1d(np.arange(snapshot.num_classes), present).tolist()
+            model = "left out of the model" if head == "learned" else "without a predicted feature"
+            notes.append(f"actions {absent} are no state's label: {model}")
+        if snapshot.bias is not None and np.ptp(as_array(snapshot.bias)) > 0:
+            notes.append("the policy's bias is no part of the model and left out of its losses")
+        by_class = [own == k for k in range(len(present))]
+        mass = np.array([omega[of].sum() for of in by_class])
+        shares = mass / mass.sum()
+        # The learned model takes whole numbers, of which only ratios matter.
+        whole = counts if weights is None else np.maximum(np.round(shares * 1e9), 1.0)
+        problem = lpm.PeeledProblem(rows, own_rows[own], omega / omega.sum(), 1.0)
+        losses = lpm.softplus(problem.log_odds(features))
+        return cls(
+            features=[features[of] for of in by_class],
+            weights=[omega[of] / omega[of].sum() for of in by_class],
+            losses=[losses[of] for of in by_class],
+            head=rows,
+            own_rows=own_rows,
+            present=present,
+            counts=counts,
+            shares=shares,
+            feature_energy=energy,
+            head_energy=float((rows**2).sum(axis=1).mean()),
+            rectified=bool((features >= 0).all()),
+            negative=int((features < 0).sum()),
+            whole_counts=whole.astype(np.float64),
+            notes=tuple(notes),
+            reasons={},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What B resamples give, or the sample itself (B = 1)."""
+
+    gram: Float  # (B, K', K') of class means
+    cross: Float  # (B, K', J)
+    energy: Float  # (B, 1)
+    loss: Float  # (B,) of the features
+    mean_loss: Float  # (B,) of the class means
+
+    @classmethod
+    def of(cls, measured: Measured, drawn: Sequence[NDArray[Any]]) -> Statistics:
+        """Statistics of samples in which each state occurs `drawn` times, (n_k,) or (B, n_k)."""
+        means, squares, losses = [], [], []
+        groups = zip(measured.features, measured.weights, measured.losses, drawn, strict=True)
+        for features, weights, loss, count in groups:
+            n = len(weights)
+            share = np.atleast_2d(count) * weights
+            share /= share.sum(axis=1, keepdims=True)
+            # Rao & Wu: resampled means of n states vary (n - 1)/n as much as means do.
+            share = weights + math.sqrt(n / max(n - 1, 1)) * (share - weights)
+            means.append(share @ features)
+            squares.append(share @ (features**2).sum(axis=1))
+            losses.append(share @ loss)
+        h = np.stack(means, axis=1)
+        gram, cross = h @ h.mT, h @ measured.head.T
+        energy = measured.feature_energy
+        if energy == "means":
+            found = np.einsum("bkk->b", gram) / h.shape[1]
+        elif energy == "states":
+            found = np.mean(squares, axis=0)
+        else:
+            found = np.full(len(h), float(energy))
+        if not (found > 0).all():
+            raise ValueError(f"E_H is {found.min():g}: the class means are all 0")
+        own = np.take_along_axis(cross, measured.own_rows[None, :, None], axis=2)
+        other = cross - own
+        np.put_along_axis(
+            other, np.broadcast_to(measured.own_rows[None, :, None], own.shape), -np.inf, axis=2
+        )
+        mean_loss = lpm.softplus(np.logaddexp.reduce(other, axis=2)) @ measured.shares
+        return cls(
+            gram, cross, found[:, None], np.stack(losses, axis=1) @ measured.shares, mean_loss
+        )
