@@ -56,7 +56,7 @@ class CapturedUpdate:
         states = self._states()
         # Warm-up steps allocate what libraries need (and the optimizer its moments) outside the
         # graph; what they changed is put back, so that capturing is no training.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
@@ -69,9 +69,9 @@ class CapturedUpdate:
         with torch.no_grad():
             for parameter, value in zip(self._parameters, before, strict=True):
                 parameter.copy_(value)
-            for parameter, state in self._optimizer.state.items():
+            for updated, state in self._optimizer.state.items():
                 for name, value in state.items():
-                    saved = states.get(parameter, {}).get(name)
+                    saved = states.get(updated, {}).get(name)
                     value.copy_(torch.zeros_like(value) if saved is None else saved)
         return graph, inputs
 

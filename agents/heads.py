@@ -151,6 +151,7 @@ class FrozenOrthogonalHead(FrozenHead):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         _check_shape(dim, num_actions)
+        _check_energy(energy)
         if dim < num_actions:
             raise ValueError(
                 f"{num_actions} orthogonal rows need dim >= {num_actions}, got {dim}: widen the "
@@ -176,6 +177,7 @@ class FrozenGaussianHead(FrozenHead):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         _check_shape(dim, num_actions)
+        _check_energy(energy)
         scale = (energy / dim) ** 0.5
         rows = [scale * rng.standard_normal((num_actions, dim)) for rng in rngs]
         super().__init__(torch.from_numpy(np.stack(rows)).to(dtype))
@@ -261,3 +263,8 @@ def rescale(head: Head, factors: Tensor) -> None:
 def _check_shape(dim: int, num_actions: int) -> None:
     if dim < 1 or num_actions < 2:
         raise ValueError(f"a head needs dim >= 1 and num_actions >= 2, got {dim} and {num_actions}")
+
+
+def _check_energy(energy: float) -> None:
+    if not energy > 0:
+        raise ValueError(f"energy must be > 0, got {energy}")

@@ -64,13 +64,14 @@ def training_config(options: Mapping[str, Any]) -> TrainConfig:
     )
     hyper, run = preset(algorithm, env.id, env.observations)
     kinds: Any = options.pop("head", "linear")
+    named: Any = (kinds,) if isinstance(kinds, str) else kinds
     heads = tuple(
         HeadConfig(
             kind,
             bias=bool(options.get("bias", False)) and kind == "linear",
             energy=float(options.get("head_energy", 1.0)),
         )
-        for kind in ((kinds,) if isinstance(kinds, str) else kinds)
+        for kind in named
     )
     chosen = {name: options[name] for name in own if name in options}
     values = {**run, **{name: _value(options[name]) for name in _RUN if name in options}}

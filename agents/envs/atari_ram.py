@@ -21,8 +21,8 @@ class AtariRam(Environments):
     """An Atari game seen as its RAM.
 
     ale-py's vector environment offers images only, so emulators are stepped one after the other,
-    under the conventions of `AtariImages`. Emulation is nearly all of the cost: about twice the
-    speed of images on one core.
+    under the conventions of `AtariImages`. Emulation is nearly all of the cost: 1.1 to 1.6 times
+    the speed of images on one core.
 
     Parameters
     ----------

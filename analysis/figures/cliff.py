@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 import matplotlib as mpl
@@ -12,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gridworld  # noqa: F401  (registers IdealCliffWalking-v0)
+from analysis.figures.panels import FLOOR, draw_medians, figure1_panels, legend_line
 from analysis.figures.style import COLOURS, STYLE
-from analysis.statistics import Band, median_band
 
 
 @dataclass(frozen=True)
@@ -25,46 +24,7 @@ class Curve:
     label: str
 
 
-@dataclass(frozen=True)
-class _Panel:
-    title: str
-    ylabel: str
-    features: str | None
-    head: str | None
-    logarithmic: bool = False
-
-
-_FLOOR = 1e-8
-"""Lower end of the logarithmic panel: what is below has collapsed for every purpose."""
-
-_PANELS = (
-    _Panel("(b) return", "exact discounted return, γ = 0.95", "expected_return", None),
-    _Panel(
-        "(c) equinorm of W",
-        r"$\mathrm{Std}_k\Vert w_k\Vert \,/\, \mathrm{Avg}_k\Vert w_k\Vert$",
-        None,
-        "head_equinorm",
-    ),
-    _Panel(
-        "(d) equiangularity",
-        r"$\mathrm{Std}_{k\neq k'}\cos(k, k')$",
-        "feature_equiangularity",
-        "head_equiangularity",
-    ),
-    _Panel(
-        "(e) maximal angle",
-        r"$\mathrm{Avg}_{k\neq k'}|\cos(k, k') + 1/(K-1)|$",
-        "feature_max_angle",
-        "head_max_angle",
-    ),
-    _Panel(
-        "(f) within-class variation",
-        r"$\mathrm{Tr}(\Sigma_W \Sigma_B^\dagger)/K$",
-        "within_class_variation",
-        None,
-        logarithmic=True,
-    ),
-)
+_PANELS = figure1_panels("exact discounted return, γ = 0.95", "expected_return")
 
 
 def figure1(
@@ -110,21 +70,21 @@ def figure1(
             width_ratios=(1.25, 1, 1, 1, 1, 1),
         )
         _draw_environment(figure.add_subplot(grid[:, 0]))
-        for column, panel in enumerate(_PANELS, start=1):
+        for column, (letter, panel) in enumerate(zip("bcdef", _PANELS, strict=True), start=1):
             upper = figure.add_subplot(grid[0, column])
             lower = figure.add_subplot(grid[1, column], sharex=upper, sharey=upper)
             for axes, curves in ((upper, learned), (lower, etf)):
                 for curve, colour in zip(curves, COLOURS, strict=False):
-                    _draw_arm(axes, rows[rows["arm"] == curve.arm], panel, colour, rng)
+                    draw_medians(axes, rows[rows["arm"] == curve.arm], panel, colour, rng)
                 if panel.features == "expected_return":
                     axes.axhline(optimal_return, color="black", linestyle=":", linewidth=1)
                 if panel.logarithmic:
                     axes.set_yscale("log")
-                    axes.set_ylim(bottom=_FLOOR)
+                    axes.set_ylim(bottom=FLOOR)
                 # Most happens early: linear up to epoch 1, logarithmic after it, 0 included.
                 axes.set_xscale("symlog", linthresh=1)
                 axes.set_xticks(*_epoch_ticks(int(rows["epoch"].max())))
-                axes.set_title(panel.title)
+                axes.set_title(f"({letter}) {panel.title}")
                 axes.set_ylabel(panel.ylabel)
                 axes.set_xlabel("epoch")
         for row, heading in enumerate(("Learned head", "Fixed simplex-ETF head")):
@@ -149,26 +109,10 @@ def _draw_environment(axes: Axes) -> None:
     axes.set_axis_off()
 
 
-def _draw_arm(
-    axes: Axes, rows: pd.DataFrame, panel: _Panel, colour: str, rng: np.random.Generator
-) -> None:
-    for metric, style in ((panel.head, "-"), (panel.features, "-" if panel.head is None else "--")):
-        if metric is None:
-            continue
-        table = rows.pivot_table(index="seed", columns="epoch", values=metric, dropna=False)
-        band: Band = median_band(table.to_numpy(dtype=float), rng)
-        epochs = table.columns.to_numpy()
-        axes.plot(epochs, band.centre, style, color=colour, linewidth=1.4)
-        axes.fill_between(epochs, band.lower, band.upper, color=colour, alpha=0.18, linewidth=0)
-
-
 def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]) -> None:
-    def line(colour: str, style: Any, label: str) -> mpl.lines.Line2D:
-        return mpl.lines.Line2D([], [], color=colour, linestyle=style, label=label)
-
     for curves, title, left in ((learned, "Learned head", 0.2), (etf, "Fixed ETF head", 0.45)):
         figure.legend(
-            handles=[line(c, "-", x.label) for c, x in zip(COLOURS, curves, strict=False)],
+            handles=[legend_line(c, "-", x.label) for c, x in zip(COLOURS, curves, strict=False)],
             title=title,
             loc="lower left",
             bbox_to_anchor=(left, 0.105),
@@ -176,9 +120,9 @@ def _draw_legends(figure: Figure, learned: Sequence[Curve], etf: Sequence[Curve]
         )
     figure.legend(
         handles=[
-            line("black", "-", "head W (c–e); return (b); features (f)"),
-            line("black", "--", "centred feature means H (d, e)"),
-            line("black", ":", "optimal return (b)"),
+            legend_line("black", "-", "head W (c–e); return (b); features (f)"),
+            legend_line("black", "--", "centred feature means H (d, e)"),
+            legend_line("black", ":", "optimal return (b)"),
         ],
         title="Lines: median over seeds, band: 95 % of the median",
         loc="lower left",

@@ -1,0 +1,354 @@
+"""Three engines, one result: retries, killed workers, a killed parent, a lost node."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.engines import Event, local, run_cells
+from analysis.sweep import Cell, Grid, collect_rows, read_grid
+from analysis.training import run_folder
+
+GRID = """
+name = "tiny"
+[[grid]]
+algorithm = "ppo"
+rollout_steps = 16
+passes = 2
+minibatches = 2
+num_envs = 2
+steps = {steps}
+epoch_steps = 64
+eval_episodes = 2
+head = ["linear", "etf", "gaussian"]
+"""
+A3C = """
+[[grid]]
+algorithm = "a3c"
+workers = 1
+num_envs = 2
+steps = 128
+epoch_steps = 64
+eval_episodes = 2
+"""
+
+
+def make_grid(folder: Path, text: str) -> Grid:
+    path = folder / "grid.toml"
+    path.write_text(text)
+    return read_grid(path)
+
+
+def make_reference(folder: Path, text: str) -> tuple[Grid, pd.DataFrame]:
+    """A grid and its rows from the local engine, undisturbed."""
+    grid = make_grid(folder, text)
+    assert run_cells(grid.cells(), folder / "out", device="cpu") == {}
+    return grid, collect_rows(grid, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, pd.DataFrame]:
+    return make_reference(tmp_path_factory.mktemp("local"), GRID.format(steps=512))
+
+
+def checkpoint(cell: Cell, out: Path) -> Path:
+    return run_folder(cell.config, out).path / "checkpoints" / "trainer.pt"
+
+
+def sessions(cell: Cell, out: Path) -> int:
+    """How many processes have trained a cell."""
+    log = run_folder(cell.config, out).path / "environment.json"
+    return len(json.loads(log.read_text())["sessions"])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# --- local ----------------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_skipped_and_the_rest_trained(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path
+) -> None:
+    grid, rows = reference
+    linear, etf, gaussian = grid.cells()
+    assert run_cells([etf], tmp_path, device="cpu") == {}
+    events: list[Event] = []
+    assert run_cells(grid.cells(), tmp_path, device="cpu", on_event=events.append) == {}
+    told = [(event.kind, event.cell) for event in events if event.kind != "advanced"]
+    assert told == [
+        ("skipped", etf.name),
+        ("started", linear.name),
+        ("done", linear.name),
+        ("started", gaussian.name),
+        ("done", gaussian.name),
+    ]
+    steps = [event.steps for event in events if event.cell == linear.name]
+    assert sum(steps) == linear.config.steps
+    assert sessions(etf, tmp_path) == 1
+    pd.testing.assert_frame_equal(collect_rows(grid, tmp_path), rows)
+
+
+def test_a_failing_cell_is_tried_again_after_the_others(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt at the first cell fails, every one at the second; the third is well."""
+    grid, rows = reference
+    linear, etf, _ = grid.cells()
+    attempts: list[str] = []
+    train = local.train
+
+    def unreliable(config: Any, out: Path, **options: Any) -> None:
+        kind = config.heads[0].kind
+        attempts.append(kind)
+        if kind == "etf" or (attempts.count(kind) == 1 and kind == "linear"):
+            raise RuntimeError(f"no {kind} today")
+        train(config, out, **options)
+
+    monkeypatch.setattr(local, "train", unreliable)
+    events: list[Event] = []
+    failures = run_cells(grid.cells(), tmp_path, device="cpu", retries=2, on_event=events.append)
+    assert attempts == ["linear", "etf", "gaussian", "linear", "etf", "etf"]
+    assert list(failures) == [etf.name]
+    assert failures[etf.name].endswith("RuntimeError: no etf today")
+    failed = [(event.cell, event.again) for event in events if event.kind == "failed"]
+    assert failed == [
+        (linear.name, True),
+        (etf.name, True),
+        (etf.name, True),
+        (etf.name, False),
+    ]
+    monkeypatch.undo()
+    run_cells([etf], tmp_path, device="cpu")
+    pd.testing.assert_frame_equal(collect_rows(grid, tmp_path), rows)
+
+
+def test_interruption_is_passed_on_and_nothing_else_begins(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "train", interrupted)
+    events: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(reference[0].cells(), tmp_path, device="cpu", on_event=events.append)
+    assert [event.kind for event in events] == ["started"]
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_loses_only_its_cell_and_that_continues(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path
+) -> None:
+    grid, rows = reference
+    first, second, third = grid.cells()
+    events: list[Event] = []
+
+    def kill_the_first(event: Event) -> None:
+        killed = any(earlier.kind == "advanced" for earlier in events)
+        events.append(event)
+        if event.kind == "advanced" and event.cell == first.name and not killed:
+            wait_for(checkpoint(first, tmp_path).exists)
+            victim = min(multiprocessing.active_children(), key=lambda child: child.pid or 0)
+            assert victim.pid is not None
+            os.kill(victim.pid, signal.SIGKILL)
+
+    failures = run_cells(
+        grid.cells(),
+        tmp_path,
+        engine="processes",
+        workers=2,
+        device="cpu",
+        on_event=kill_the_first,
+    )
+    assert failures == {}
+    assert multiprocessing.active_children() == []
+    (failed,) = (event for event in events if event.kind == "failed")
+    assert (failed.cell, failed.again) == (first.name, True)
+    assert "exit code -9" in failed.error
+    assert [sessions(cell, tmp_path) for cell in (first, second, third)] == [2, 1, 1]
+    restart = max(i for i, e in enumerate(events) if (e.kind, e.cell) == ("started", first.name))
+    resumed = next(event for event in events[restart:] if event.kind == "advanced")
+    assert resumed.steps >= first.config.epoch_steps, "an iteration alone is half an epoch"
+    pd.testing.assert_frame_equal(collect_rows(grid, tmp_path), rows)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from analysis.engines import run_cells
+from analysis.sweep import read_grid
+
+if __name__ == "__main__":
+    cells = read_grid(Path(sys.argv[1])).cells()
+    run_cells(cells, Path(sys.argv[2]), engine="processes", workers=int(sys.argv[3]), device="cpu")
+"""
+
+
+@pytest.mark.parametrize(
+    ("blow", "workers", "code"),
+    [
+        (signal.SIGKILL, 1, -signal.SIGKILL),
+        pytest.param(signal.SIGINT, 2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_or_interrupted_parent_leaves_no_process(
+    tmp_path: Path, blow: signal.Signals, workers: int, code: int
+) -> None:
+    """kill -9 to the parent alone; Ctrl-C to the whole group."""
+    grid = make_grid(tmp_path, GRID.format(steps=1_000_000))
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    out = tmp_path / "out"
+    command = [sys.executable, str(script), str(tmp_path / "grid.toml"), str(out), str(workers)]
+    parent = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    try:
+        for cell in grid.cells()[:workers]:
+            wait_for(checkpoint(cell, out).exists)
+        if blow == signal.SIGINT:
+            os.killpg(parent.pid, blow)
+        else:
+            parent.send_signal(blow)
+        _, errors = parent.communicate(timeout=60)
+        wait_for(lambda: not alive(parent.pid), seconds=60)
+    finally:
+        if alive(parent.pid):
+            os.killpg(parent.pid, signal.SIGKILL)
+    if blow == signal.SIGINT:
+        assert "KeyboardInterrupt" in errors
+        assert parent.returncode in (code, -signal.SIGINT)
+    else:
+        assert parent.returncode == code
+
+
+@pytest.mark.slow
+def test_processes_give_the_rows_of_the_local_engine(tmp_path: Path) -> None:
+    """More cells than workers, A3C (which starts processes itself), and a cell that is damaged."""
+    text = GRID.format(steps=128) + A3C
+    grid, rows = make_reference(tmp_path, text)
+    out = tmp_path / "processes"
+    linear = grid.cells()[0]
+    damaged = checkpoint(linear, out)
+    run_folder(linear.config, out).write("checkpoints/trainer.pt", b"damage")
+    options: dict[str, Any] = {"engine": "processes", "workers": 2, "device": "cpu"}
+    failures = run_cells(grid.cells(), out, **options)
+    assert list(failures) == [linear.name]
+    assert "RunFolderError" in failures[linear.name]
+    damaged.unlink()
+    assert run_cells(grid.cells(), out, **options) == {}
+    assert multiprocessing.active_children() == []
+    pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_remedy_is_named(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"action-collapse\[ray\].*--engine processes"):
+        run_cells(reference[0].cells(), tmp_path, engine="ray")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two nodes of one processor each on this machine."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.distributed
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
+def test_a_lost_node_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    """Two cells at a time on two nodes, of which one is killed while both train."""
+    grid, rows = make_reference(tmp_path, GRID.format(steps=1280))
+    out = tmp_path / "ray"
+    cells = grid.cells()
+    (node,) = cluster.worker_nodes
+    events: list[Event] = []
+    training = 0
+
+    def remove_once_two_train() -> None:
+        nonlocal training
+        wait_for(lambda: sum(checkpoint(cell, out).exists() for cell in cells) == 2)
+        cluster.remove_node(node, allow_graceful=False)
+        training = sum(checkpoint(cell, out).exists() for cell in cells)
+
+    remover = threading.Thread(target=remove_once_two_train)
+    remover.start()
+    failures = run_cells(
+        cells, out, engine="ray", address=cluster.address, device="cpu", on_event=events.append
+    )
+    remover.join()
+    assert failures == {}
+    assert training == 2, "the node was lost too late for the test to mean anything"
+    assert sum(sessions(cell, out) for cell in cells) == 4, "one cell was trained in two parts"
+    pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
+    kinds = [event.kind for event in events]
+    assert kinds.count("done") == 3
+    assert kinds.count("started") == 4
+
+
+@pytest.mark.distributed
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
+def test_a_ray_session_of_its_own_gives_the_rows_of_the_local_engine(tmp_path: Path) -> None:
+    """And a damaged cell fails with its traceback, while the others are trained."""
+    import ray
+
+    grid, rows = make_reference(tmp_path, GRID.format(steps=128) + A3C)
+    out = tmp_path / "ray"
+    linear = grid.cells()[0]
+    damaged = checkpoint(linear, out)
+    run_folder(linear.config, out).write("checkpoints/trainer.pt", b"damage")
+    events: list[Event] = []
+    options: dict[str, Any] = {"engine": "ray", "workers": 2, "device": "cpu"}
+    failures = run_cells(grid.cells(), out, on_event=events.append, **options)
+    assert not ray.is_initialized()
+    assert list(failures) == [linear.name]
+    assert "RunFolderError" in failures[linear.name]
+    kinds = [event.kind for event in events if event.cell == linear.name]
+    assert kinds.count("failed") == 2
+    damaged.unlink()
+    local_again = run_cells([linear], out, device="cpu")
+    assert local_again == {}
+    pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
+
+
+@pytest.mark.distributed
+def test_no_cluster_at_the_address_is_said(tmp_path: Path) -> None:
+    grid = make_grid(tmp_path, GRID.format(steps=128))
+    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 'auto'.*ray start"):
+        run_cells(grid.cells(), tmp_path / "out", engine="ray", address="auto")

@@ -1,0 +1,57 @@
+"""The overlay's figure: every number is drawn, bytes are stable."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import lpm
+from analysis.figures.overlay import figure_overlay
+from analysis.figures.style import encode
+from analysis.overlay import Overlay, overlay
+from analysis.snapshot import Snapshot
+
+
+@pytest.fixture(scope="module")
+def found() -> Overlay:
+    rng = np.random.default_rng(0)
+    head = lpm.simplex_etf(4, 6, 1.0, rng)
+    labels = np.repeat([0, 1, 3], 10)  # action 2 does not occur
+    features = 2.0 * head[labels] + 0.3 * rng.standard_normal((30, 6))
+    snapshot = Snapshot(features, labels, head, num_classes=4, step=0)
+    return overlay(snapshot, rng=rng, bootstrap=20)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [t.get_text() for axes in figure.axes for t in axes.texts] + [
+        t.get_text() for t in figure.texts
+    ]
+
+
+def test_all_matrices_terms_and_names_are_drawn(found) -> None:
+    figure = figure_overlay(found, "what was run", ("right", "left", "up", "down"))
+    maps = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    expected = [
+        getattr(comparison, what)
+        for what in ("predicted", "observed", "difference")
+        for comparison in found.comparisons.values()
+    ]
+    assert len(maps) == len(expected) == 12
+    for drawn, matrix in zip(maps, expected, strict=True):
+        np.testing.assert_array_equal(drawn, matrix)
+    shown = texts(figure)
+    assert "what was run" in shown
+    for term in found.terms.values():
+        assert f"{term.value:.2e}" in shown
+    first = next(axes for axes in figure.axes if axes.images)
+    assert [label.get_text() for label in first.get_xticklabels()] == ["right", "left", "down"]
+
+
+def test_bytes_are_stable_and_a_picture(found, tmp_path) -> None:
+    once, again = (encode(figure_overlay(found, "caption"), "png") for _ in range(2))
+    assert once == again
+    path = tmp_path / "overlay.png"
+    path.write_bytes(once)
+    pixels = matplotlib.image.imread(path)
+    assert pixels.shape[:2] == (1760, 2160)
+    assert pixels[..., :3].std() > 0.05
