@@ -26,6 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -158,7 +159,9 @@ class A3CLearner:
         end = min((done // train.epoch_steps + 1) * train.epoch_steps, train.steps)
         self._taken.value = 0
         for _, connection in self._workers:
-            connection.send(Order(int(self.rng.integers(2**31)), done, end - done))
+            order = Order(int(self.rng.integers(2**31)), done, end - done)
+            with suppress(OSError):  # a worker that has died is noticed below
+                connection.send(order)
         reports = self._reports()
         digest = _digest(self.policy)
         if not isinstance(self.policy.head.weight, torch.nn.Parameter):
@@ -187,12 +190,11 @@ class A3CLearner:
 
     def close(self) -> None:
         """End the workers, in the middle of an epoch if need be."""
-        self._taken.value = 2**62  # no steps are left
+        # No steps are left. Past the lock, which a worker may have died with.
+        self._taken.get_obj().value = 2**62
         for _, connection in self._workers:
-            try:
+            with suppress(OSError):  # it has ended already
                 connection.send(None)
-            except OSError:
-                continue  # it has ended already
         for process, connection in self._workers:
             process.join(_PATIENCE)
             if process.is_alive():
