@@ -18,9 +18,10 @@ Which energies
 E_H is (1/K') Σ_k ‖h̄_k‖², h̄_k the mean feature of action k: each action counts once, as in the
 average bound, and variation within actions, which the optimum does not have, is not counted as
 length. ``feature_energy="states"`` takes (1/K') Σ_k mean_{s∈k} ‖h_s‖² instead; a number is taken as
-it is, for example the radius of a policy that projects its features. E_W is the mean ‖w_k‖². Where the
-best feature for some action lies inside the ball, as can happen with h ≥ 0, no measurement tells
-E_H; a note says so, and it has to be given.
+it is, for example the radius of a policy that projects its features. E_W is the mean ‖w_k‖².
+
+Where the best feature for some action lies inside the ball, as can happen with h ≥ 0, no
+measurement tells E_H; a note says so, and it has to be given.
 
 What is compared
 ----------------

@@ -57,7 +57,7 @@ def fixed_any_head_rectified(rng) -> tuple[Snapshot, dict]:
         if (features**2).sum(axis=1).min() > ENERGY * (1 - 1e-9):
             break
     options = {"head": "fixed", "cone": "nonnegative"}
-    return noisy(features, head, (40, 50, 60), rng, noise=0.2, rectified=True), options
+    return noisy(features, head, (120, 150, 180), rng, noise=0.2, rectified=True), options
 
 
 def learned_imbalanced(rng) -> tuple[Snapshot, dict]:
@@ -83,7 +83,7 @@ def coverage(model, repetitions: int) -> float:
     for seed in range(repetitions):
         rng = np.random.default_rng([7, seed])
         snapshot, options = model(rng)
-        hits += overlay(snapshot, rng=rng, bootstrap=200, **options).covered
+        hits += overlay(snapshot, rng=rng, bootstrap=400, **options).covered
     return hits / repetitions
 
 
