@@ -13,6 +13,7 @@ from analysis.commands.console import INTERRUPTED, MISUSED, UsageError, console
 from analysis.commands.probe import Probe
 from analysis.commands.report import CollapseView, Report
 from analysis.commands.reproduce import Reproduce
+from analysis.commands.sweep import Sweep
 from analysis.commands.theory import FigureLpm, Verify
 from analysis.commands.training import Train
 from analysis.storage import RunFolderError
@@ -26,6 +27,7 @@ Command = (
     | Annotated[CollapseView, tyro.conf.subcommand("collapse-view")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
 )
 
 
