@@ -18,8 +18,9 @@ LIMIT = 4
 class Counting(Environments):
     """Two observations, the member's step in the game and the game's number.
 
-    Environment 0 of a member is truncated after `LIMIT` steps, environment 1 terminates after 2 +
-    its member's number (a lost life; the game goes on to the next end), the others never end.
+    Environment 0 of a member is truncated after `LIMIT` + its number steps, environment 1
+    terminates every 2 + its number (a lost life, the last one of which ends the game), the others
+    never end.
     """
 
     def __init__(self, population: int = 2, num_envs: int = 3, lives: int = 1) -> None:
@@ -35,7 +36,7 @@ class Counting(Environments):
         self._count += 1
         final = self._observe()
         terminated, truncated = np.zeros((2, *actions.shape), dtype=bool)
-        truncated[:, 0] = self._count[:, 0] == LIMIT
+        truncated[:, 0] = self._count[:, 0] == LIMIT + np.arange(self.population)
         period = 2 + np.arange(self.population)
         if self.num_envs > 1:
             terminated[:, 1] = self._count[:, 1] % period == 0
@@ -121,10 +122,13 @@ def test_what_follows_a_time_limit_is_the_final_observation() -> None:
 
     for member in range(2):
         following = rollout.next_values[member, :, 0]
-        assert following[LIMIT - 1] == pytest.approx(value(member, LIMIT, 0), abs=1e-6)
-        assert following[LIMIT - 1] != pytest.approx(value(member, 0, 1), abs=1e-4)
+        limit = LIMIT + member
+        assert following[limit - 1] == pytest.approx(value(member, limit, 0), abs=1e-6)
+        assert following[limit - 1] != pytest.approx(value(member, 0, 1), abs=1e-4)
         assert following[0] == pytest.approx(value(member, 1, 0), abs=1e-6)
-        assert following[6] == pytest.approx(value(member, 3, 1), abs=1e-6)  # the rollout's end
+        assert following[6] == pytest.approx(
+            value(member, 7 - limit, 1), abs=1e-6
+        )  # the rollout's end
 
 
 def test_a_time_limit_at_the_rollouts_end_is_bootstrapped_too() -> None:
@@ -168,18 +172,18 @@ def test_collecting_before_a_start_is_refused() -> None:
 def test_every_game_is_played_once_from_its_start_to_its_end() -> None:
     acting = collector(num_envs=2)
     rollout, alive = acting.collect_episodes(100)
-    np.testing.assert_array_equal(alive.sum(axis=1), [[LIMIT, 2], [LIMIT, 3]])
+    np.testing.assert_array_equal(alive.sum(axis=1), [[LIMIT, 2], [LIMIT + 1, 3]])
     for member, e in np.ndindex(2, 2):
         steps = rollout.observations[member, :, e].numpy()[alive[member, :, e]]
         np.testing.assert_array_equal(steps[:, 0], np.arange(len(steps)))
         assert not steps[:, 1].any()
-    assert acting.finished.returns == [[3.0, 10.0], [6.0, 10.0]]
-    assert rollout.actions.shape == alive.shape == (2, LIMIT, 2)
+    assert acting.finished.returns == [[3.0, 10.0], [6.0, 15.0]]
+    assert rollout.actions.shape == alive.shape == (2, LIMIT + 1, 2)
 
 
 def test_a_lost_life_ends_the_return_and_not_the_game() -> None:
     rollout, alive = collector(num_envs=2, lives=3).collect_episodes(100)
-    np.testing.assert_array_equal(alive.sum(axis=1), [[LIMIT, 6], [LIMIT, 9]])
+    np.testing.assert_array_equal(alive.sum(axis=1), [[LIMIT, 6], [LIMIT + 1, 9]])
     np.testing.assert_array_equal(np.flatnonzero(rollout.terminated[0, :6, 1]), [1, 3, 5])
 
 

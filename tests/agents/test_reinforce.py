@@ -128,7 +128,7 @@ def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean() -> None:
     run, other = trainer(**options), trainer(**options)
     rollout, alive = other._collector.collect_episodes(600)
     run._learner._owed -= run._learner._grant - 1  # one collect exceeds the account
-    run._learner.iterate(run._collector, 0.0)
+    metrics = run._learner.iterate(run._collector, 0.0).metrics
     assert len(set(alive.sum((1, 2)).tolist())) > 1
     policy = other.policy
     log_policy = policy(rollout.observations.flatten(1, 2)).logits.log_softmax(-1)
@@ -142,7 +142,9 @@ def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean() -> None:
             for t in range(length):
                 g = sum(0.95**k for k in range(length - t))  # CartPole: reward 1 a step
                 terms.append(-g * log_probs[member, t, e])
-        total = total + torch.stack(terms).mean()
+        loss = torch.stack(terms).mean()
+        torch.testing.assert_close(metrics["policy_loss"][member], loss.detach())
+        total = total + loss
     total.backward()
     torch.optim.Adam(policy.parameters(), lr=1e-3).step()
     for own, expected in zip(run.policy.parameters(), policy.parameters(), strict=True):
