@@ -8,6 +8,8 @@ import threadpoolctl
 import torch
 import tyro
 
+from analysis.commands.ablations import Ablations
+from analysis.commands.agents import Figure3, Figure4, Table1, Table2
 from analysis.commands.cliff import Figure1
 from analysis.commands.console import INTERRUPTED, MISUSED, UsageError, console
 from analysis.commands.probe import Probe
@@ -21,7 +23,12 @@ from analysis.storage import RunFolderError
 Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Figure1, tyro.conf.subcommand("figure1")]
+    | Annotated[Figure3, tyro.conf.subcommand("figure3")]
+    | Annotated[Figure4, tyro.conf.subcommand("figure4")]
     | Annotated[FigureLpm, tyro.conf.subcommand("figure-lpm")]
+    | Annotated[Table1, tyro.conf.subcommand("table1")]
+    | Annotated[Table2, tyro.conf.subcommand("table2")]
+    | Annotated[Ablations, tyro.conf.subcommand("ablations")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[CollapseView, tyro.conf.subcommand("collapse-view")]

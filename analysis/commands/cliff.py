@@ -1,4 +1,7 @@
-"""`figure1`: the Ideal Cliff Walking trained, measured, drawn and held against expectations."""
+"""`figure1`: the Ideal Cliff Walking trained, measured, drawn and held against expectations.
+
+The figure's other environments are drawn from stored runs (`analysis.commands.agents`).
+"""
 
 import os
 from collections.abc import Sequence
@@ -12,29 +15,38 @@ from rich.table import Table
 
 from analysis import figures, report
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
+from analysis.commands.agents import draw_figure1
 from analysis.commands.console import FAILED, at_least_one, enough_seeds, progress_bars, stdout
 from analysis.exhibits import FigureWords, store_figure, store_table
 from analysis.parallel import run_parts
+from analysis.runs import SELECTION_SEEDS
 from analysis.storage import RunFolder
 
 
 @dataclass(frozen=True)
 class Figure1:
-    """Regenerate Figure 1 (a)-(f); exit code 1 when a median misses its expectation."""
+    """Regenerate Figure 1; exit code 1 when a median misses its expectation."""
 
-    env: Literal["cliff"] = "cliff"
-    """Which environment's column of the figure."""
+    env: Literal["cliff", "carracing", "breakout", "pong"] = "cliff"
+    """Which environment's column of the figure: cliff is trained and has expectations, the others
+    are drawn from stored training runs."""
     epochs: tuple[int, ...] = (500,)
-    """Training lengths, a figure each (the paper has 100 and 500)."""
+    """cliff: training lengths, a figure each (the paper has 100 and 500)."""
     seeds: int = 20
-    """Number of seeds, 0, 1, …"""
+    """cliff: number of seeds, 0, 1, …"""
     workers: int = os.cpu_count() or 1
-    """Processes that train side by side; the rows do not depend on it."""
+    """cliff: processes that train side by side; the rows do not depend on it."""
+    results: tuple[Path, ...] = (Path("results"),)
+    """Others: directories of training runs, searched at any depth."""
+    selection_seeds: tuple[int, ...] = SELECTION_SEEDS
+    """Others: seeds that choose among learning rates and are not shown."""
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
     def run(self) -> int:
         """Run the command and return its exit code."""
+        if self.env != "cliff":
+            return draw_figure1(self.env, self.results, self.selection_seeds, self.out)
         at_least_one("epochs", min(self.epochs, default=0))
         enough_seeds(self.seeds)
         at_least_one("workers", self.workers)

@@ -5,6 +5,7 @@ from the cell's checkpoint, which is why ``out`` has to be on a file system that
 """
 
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ def run_on_ray(
             else {"address": address}
         )
         try:
+            _knock(address)
             ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             if address is None:
                 raise
             raise ConnectionError(
@@ -63,6 +65,13 @@ def run_on_ray(
     finally:
         if ours:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Fail at once where nobody listens: Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _run(ray: Any, ledger: Ledger, out: Path, device: str, limit: int) -> None:

@@ -209,15 +209,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    ("blow", "workers", "code"),
-    [
-        (signal.SIGKILL, 1, -signal.SIGKILL),
-        pytest.param(signal.SIGINT, 2, 1, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("blow", "workers"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)])
 def test_a_killed_or_interrupted_parent_leaves_no_process(
-    tmp_path: Path, blow: signal.Signals, workers: int, code: int
+    tmp_path: Path, blow: signal.Signals, workers: int
 ) -> None:
     """kill -9 to the parent alone; Ctrl-C to the whole group."""
     grid = make_grid(tmp_path, GRID.format(steps=1_000_000))
@@ -240,11 +235,8 @@ def test_a_killed_or_interrupted_parent_leaves_no_process(
     finally:
         if alive(parent.pid):
             os.killpg(parent.pid, signal.SIGKILL)
-    if blow == signal.SIGINT:
-        assert "KeyboardInterrupt" in errors
-        assert parent.returncode in (code, -signal.SIGINT)
-    else:
-        assert parent.returncode == code
+    assert parent.returncode == -blow
+    assert ("KeyboardInterrupt" in errors) == (blow == signal.SIGINT)
 
 
 @pytest.mark.slow
@@ -279,11 +271,11 @@ def test_without_ray_the_remedy_is_named(
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """Two nodes of one processor each on this machine."""
+    """A head without processors and a node of one, on this machine."""
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     cluster.add_node(num_cpus=1)
     yield cluster
     ray.shutdown()
@@ -293,32 +285,32 @@ def cluster() -> Iterator[Any]:
 @pytest.mark.distributed
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
 def test_a_lost_node_loses_nothing(cluster: Any, tmp_path: Path) -> None:
-    """Two cells at a time on two nodes, of which one is killed while both train."""
-    grid, rows = make_reference(tmp_path, GRID.format(steps=1280))
+    """The node that trains is killed; another joins and continues from the checkpoint.
+
+    Only one node at a time has processors, so that it is certain where the cell is trained.
+    """
+    grid, rows = make_reference(tmp_path, GRID.format(steps=2560))
     out = tmp_path / "ray"
     cells = grid.cells()
     (node,) = cluster.worker_nodes
     events: list[Event] = []
-    training = 0
 
-    def remove_once_two_train() -> None:
-        nonlocal training
-        wait_for(lambda: sum(checkpoint(cell, out).exists() for cell in cells) == 2)
+    def lose_the_node() -> None:
+        wait_for(lambda: any(checkpoint(cell, out).exists() for cell in cells))
         cluster.remove_node(node, allow_graceful=False)
-        training = sum(checkpoint(cell, out).exists() for cell in cells)
+        cluster.add_node(num_cpus=1)
 
-    remover = threading.Thread(target=remove_once_two_train)
-    remover.start()
+    loser = threading.Thread(target=lose_the_node)
+    loser.start()
     failures = run_cells(
         cells, out, engine="ray", address=cluster.address, device="cpu", on_event=events.append
     )
-    remover.join()
+    loser.join()
     assert failures == {}
-    assert training == 2, "the node was lost too late for the test to mean anything"
-    assert sum(sessions(cell, out) for cell in cells) == 4, "one cell was trained in two parts"
+    assert sorted(sessions(cell, out) for cell in cells) == [1, 1, 2]
     pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
     kinds = [event.kind for event in events]
-    assert kinds.count("done") == 3
+    assert kinds.count("failed") == 0, "Ray itself runs the task again"
     assert kinds.count("started") == 4
 
 
@@ -348,7 +340,8 @@ def test_a_ray_session_of_its_own_gives_the_rows_of_the_local_engine(tmp_path: P
 
 
 @pytest.mark.distributed
-def test_no_cluster_at_the_address_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
+def test_no_cluster_at_the_address_is_said(tmp_path: Path, address: str) -> None:
     grid = make_grid(tmp_path, GRID.format(steps=128))
-    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 'auto'.*ray start"):
-        run_cells(grid.cells(), tmp_path / "out", engine="ray", address="auto")
+    with pytest.raises(ConnectionError, match=rf"no Ray cluster answers at '{address}'.*ray start"):
+        run_cells(grid.cells(), tmp_path / "out", engine="ray", address=address)

@@ -1,0 +1,138 @@
+"""Labels and captions of figures and tables of agents, worked out from the rows they show."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agents.config import ATARI
+
+PAPER_EPOCHS, PAPER_EPOCH_STEPS = 100, 100_000
+"""Appendix C, for :data:`PAPER_BUDGETED`. Its other number of epochs is 500, and it does not say
+whether steps are an agent's decisions or the emulator's frames; here they are decisions."""
+PAPER_BUDGETED = ("CarRacing-v3", *ATARI)
+"""Environments whose number of steps the paper prints; CartPole's it does not."""
+
+SETTING = ("env", "algorithm", "convention", "observations", "network", "feature")
+"""What tells curves of one head apart."""
+HEADS: Mapping[str, str] = {
+    "linear": "learned",
+    "etf": "ETF",
+    "orthogonal": "frozen orthogonal",
+    "gaussian": "frozen Gaussian",
+}
+"""Names of heads in the order in which they are shown."""
+_OBSERVATIONS = {"state": "states", "image": "images", "ram": "RAM"}
+
+
+def setting_label(setting: Mapping[str, Any], *, with_env: bool) -> str:
+    """For example ``PPO, CNN on images, NoFrameskip-v4``.
+
+    Parameters
+    ----------
+    setting
+        Values of :data:`SETTING`.
+    with_env
+        Whether to start with the environment.
+    """
+    algorithm, network = setting["algorithm"].upper(), setting["network"].upper()
+    parts = [algorithm, f"{network} on {_OBSERVATIONS[setting['observations']]}"]
+    if setting["env"] in ATARI:
+        parts.append(setting["convention"])
+    if setting["feature"] != "rectified":
+        parts.append(f"{setting['feature']} feature")
+    label = ", ".join(parts)
+    return f"{setting['env']}: {label}" if with_env else label
+
+
+def runs_label(rows: pd.DataFrame) -> str:
+    """Seeds and learning rate of one arm, for example ``3 seeds, lr 0.001``."""
+    return f"{_count(rows['seed'].nunique(), 'seed')}, lr {_range(rows['learning_rate'])}"
+
+
+def describe_runs(rows: pd.DataFrame) -> str:
+    """What was run, a sentence for each setting: heads, seeds, learning rates and budget."""
+    sentences = []
+    for key, own in rows.groupby(list(SETTING)):
+        arms = [
+            f"{label} head, {runs_label(own[own['head'] == head])}"
+            for head, label in HEADS.items()
+            if (own["head"] == head).any()
+        ]
+        setting = dict(zip(SETTING, key, strict=True))
+        label = setting_label(setting, with_env=True)
+        sentences.append(f"{label}: {'; '.join(arms)}; {_budget(setting['env'], own)}.")
+    return " ".join([*sentences, "lr: learning rate."])
+
+
+def _budget(env: str, rows: pd.DataFrame) -> str:
+    runs = rows.groupby(["head", "seed"])
+    epochs, steps = runs["epoch"].max(), runs["steps"].max()
+    text = (
+        f"{_range(steps)} agent steps in {_range(epochs)} epochs, "
+        f"{_range(rows['eval_episodes'])} evaluation episodes a point"
+    )
+    if env not in PAPER_BUDGETED:
+        return f"{text} (the paper prints no number of steps)"
+    shares = 100 * steps / (PAPER_EPOCHS * PAPER_EPOCH_STEPS)
+    paper = f"{PAPER_EPOCHS} epochs × {PAPER_EPOCH_STEPS:,} steps"
+    return f"{text}, {_range(shares.round(1))} % of the paper's {paper}"
+
+
+def geometry_words(rows: pd.DataFrame, columns: Iterable[str]) -> str:
+    """How collapse was measured, and what is missing from the `columns` that are shown."""
+    last = rows[rows["epoch"] == rows.groupby([*SETTING, "head", "seed"])["epoch"].transform("max")]
+    text = (
+        "Classes are the policy's greedy actions on evaluation states, as optimal actions are "
+        "unknown; an action that is never greedy has no class mean "
+        f"({_range(last['absent_classes'])} of them after the last epoch). Class-mean centre; "
+        "population std. Lines: median over seeds; bands: 95 % bootstrap of the median, from two "
+        "seeds on."
+    )
+    if rows[list(columns)].isna().any(axis=None):
+        text += (
+            " Gaps: undefined in at least one seed, as the angles of H are with fewer than three "
+            "greedy actions."
+        )
+    return text + unequal_words(rows)
+
+
+def unequal_words(rows: pd.DataFrame) -> str:
+    """That curves stop where an arm's shortest run does, if runs of an arm differ in length."""
+    lengths = rows.groupby([*SETTING, "head", "seed"])["epoch"].max()
+    arms = lengths.groupby([*SETTING, "head"]).nunique()
+    return " A curve ends with the shortest of its runs." if (arms > 1).any() else ""
+
+
+def last_values(rows: pd.DataFrame, columns: Mapping[str, str]) -> str:
+    """Medians over seeds after the last epoch in words, an arm after the other.
+
+    Parameters
+    ----------
+    columns
+        Names in words by column.
+    """
+    found = []
+    for (*key, head), own in rows.groupby([*SETTING, "head"]):
+        last = own[own["epoch"] == own["epoch"].max()]
+        values = ", ".join(
+            f"{name} {last[column].median(skipna=False):.3g}" for column, name in columns.items()
+        )
+        label = setting_label(dict(zip(SETTING, key, strict=True)), with_env=True)
+        found.append(f"{label}, {HEADS[head]} head: {values}")
+    return f"Medians after the last epoch. {'; '.join(found)}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _range(values: pd.Series) -> str:
+    """``low to high``, or the one value there is."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return _number(low) if low == high else f"{_number(low)} to {_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:g}"

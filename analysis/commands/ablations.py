@@ -1,0 +1,132 @@
+"""`ablations`: each of Conditions 1 to 3 broken alone, for learned and fixed heads."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.ablation_settings import ARMS, CONDITIONS, SAMPLED_CONDITIONS, cases
+from analysis.ablations import AblationFigure, run_ablations
+from analysis.commands.console import FAILED, at_least_one, enough_seeds, progress_bars, stdout
+from analysis.exhibits import FigureWords, TableWords, read_rows, store_figure, store_table
+from analysis.storage import RunFolder
+from analysis.table_writers import to_text
+from analysis.tables import ablation_table
+
+_NAME = "ablations-cliff"
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Break each condition alone on the grid; exit code 1 when a median misses its expectation."""
+
+    seeds: int = 20
+    """Number of seeds, 0, 1, …"""
+    workers: int = os.cpu_count() or 1
+    """Processes that train side by side; the rows do not depend on it."""
+    results: Path = Path("results")
+    """Rows of the same configuration that are found here are not trained again."""
+    out: Path = Path("runs")
+    """Directory of run folders; the same command continues or reuses what is there."""
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        enough_seeds(self.seeds)
+        at_least_one("workers", self.workers)
+        _take_over(self.results, self.out, self.seeds)
+        with progress_bars() as progress:
+            epochs = sum(case.config.epochs for case in cases())
+            task = progress.add_task("ablations, epochs", total=epochs)
+            figure = run_ablations(
+                self.out,
+                self.seeds,
+                self.workers,
+                lambda name, gained: progress.advance(task, gained),
+            )
+        table = _store(figure)
+        stdout.print(to_text(table), markup=False, highlight=False)
+        missed = figure.bars[~figure.bars["met"]]
+        stdout.print(f"expectations: {len(figure.bars) - len(missed)} of {len(figure.bars)} met")
+        if len(missed):
+            stdout.print(to_text(missed), markup=False, highlight=False)
+        stdout.print(*(f"figure: {path}" for path in figure.paths), sep="\n")
+        return 0 if figure.expectations_met else FAILED
+
+
+def _take_over(results: Path, out: Path, seeds: int) -> None:
+    """Copy finished rows of runs with as many seeds into the folder of their configuration."""
+    for recorded in sorted(results.rglob("config.json")):
+        config = json.loads(recorded.read_text())
+        if config.get("experiment") != _NAME or config["seeds"] != list(range(seeds)):
+            continue
+        folder = RunFolder(out, _NAME, config)
+        with folder.session():
+            for path in sorted((recorded.parent / "rows").glob("*.parquet")):
+                if not folder.has_rows(path.stem):
+                    folder.write_rows(path.stem, read_rows(path))
+
+
+def _store(figure: AblationFigure) -> pd.DataFrame:
+    """Put words and tables beside the figure; returns the table of angles."""
+    path = figure.paths[0].parent.parent
+    folder = RunFolder(path.parent, _NAME, json.loads((path / "config.json").read_text()))
+    table = ablation_table(
+        figure.rows,
+        np.random.default_rng(0),
+        [condition.name for condition in (*CONDITIONS, *SAMPLED_CONDITIONS)],
+        [arm.name for arm in ARMS],
+    )
+    with folder.session():
+        pictures = {drawn.suffix[1:]: drawn.read_bytes() for drawn in figure.paths}
+        title = "Conditions broken one at a time, Ideal Cliff Walking"
+        store_figure(folder, _NAME, pictures, FigureWords(title, figure.caption, _words(table)))
+        store_table(
+            folder,
+            f"{_NAME}-angles",
+            table,
+            TableWords(
+                "Deviation from the maximal angle with one condition broken",
+                "Medians over seeds after the last epoch with 95 % bootstrap intervals; zero is a "
+                "simplex ETF. Cells: measured at those that are sampled, or at all.",
+            ),
+        )
+        store_table(
+            folder,
+            f"{_NAME}-conditions",
+            figure.conditions,
+            TableWords(
+                "Conditions 1 to 3 in numbers",
+                "Of every setting, under the uniform-random and under the optimal policy.",
+            ),
+        )
+        store_table(
+            folder,
+            f"{_NAME}-expectations",
+            figure.bars,
+            TableWords(
+                "Expectations of the ablations",
+                "Medians over seeds after the last epoch, held against bars that a prototype on "
+                "other seeds set before the run.",
+            ),
+        )
+    return table
+
+
+def _words(table: pd.DataFrame) -> str:
+    """The figure in words: the range over settings of each arm's medians."""
+    visited = table[(table["cells"] == "visited") & (table["n"] > 0)]
+    arms = []
+    for arm in ARMS:
+        own = visited[visited["arm"] == arm.name]
+        ranges = [
+            f"{name} {own[column].min():.2g} to {own[column].max():.2g}"
+            for name, column in (("W", "head_max_angle"), ("H", "feature_max_angle"))
+        ]
+        arms.append(f"{arm.label}: {', '.join(ranges)}")
+    return (
+        "Six panels of dots, a group for each setting. Medians of the deviation from the maximal "
+        f"angle, lowest to highest of the settings. {'; '.join(arms)}."
+    )

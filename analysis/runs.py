@@ -1,0 +1,135 @@
+"""Rows of all training runs in a directory, and those of them that are reported."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.aggregate import arm_keys, choose_learning_rates
+from analysis.exhibits import read_rows
+from analysis.storage import RunFolderError
+from analysis.training import COLUMNS
+
+RUN = "run"
+"""Column of the run folder's name: where a row is from, no part of what is compared."""
+
+SELECTION_SEEDS = (100, 101, 102, 103, 104)
+"""Seeds that choose learning rates in this project's sweeps and are never reported."""
+
+
+def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
+    """Rows of every finished training run under a directory, or under each of several.
+
+    Parameters
+    ----------
+    results
+        Directories of run folders, searched at any depth, or run folders themselves.
+
+    Returns
+    -------
+    One row for each run, member and epoch: :data:`analysis.training.COLUMNS`, collapse metrics and
+    losses (NaN where a run's algorithm has no such loss), and the folder's name as :data:`RUN`.
+    The order is that of the folders' names.
+
+    Raises
+    ------
+    RunFolderError
+        There is no finished training run, one is damaged or of another version, or two folders
+        hold the same run.
+    """
+    places = [results] if isinstance(results, Path) else list(results)
+    folders = {
+        recorded.resolve().parent
+        for place in places
+        for recorded in place.rglob("config.json")
+        if _is_training(recorded)
+    }
+    finished = sorted(folder for folder in folders if _rows_path(folder).exists())
+    if not finished:
+        named = ", ".join(map(str, places))
+        unfinished = f" ({len(folders)} unfinished)" if folders else ""
+        raise RunFolderError(
+            f"no finished training run in {named}{unfinished}: make some with action-collapse "
+            "train or action-collapse sweep, or name their directory with --results"
+        )
+    _refuse_copies(finished)
+    frames = []
+    for folder in sorted(finished, key=lambda folder: (folder.name, folder)):
+        rows = read_rows(_rows_path(folder))
+        missing = [name for name in COLUMNS if name not in rows]
+        if missing:
+            raise RunFolderError(
+                f"{folder} was made by another version, its rows lack {', '.join(missing)}: move "
+                "it away and train it again"
+            )
+        frames.append(rows.assign(**{RUN: folder.name}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def reported_rows(
+    rows: pd.DataFrame, selection_seeds: Collection[int] = SELECTION_SEEDS
+) -> pd.DataFrame:
+    """Rows of each arm with the learning rate that the selection seeds chose, and of other seeds.
+
+    Runs with ε-greedy exploration are left out: they are Table 2's.
+
+    Raises
+    ------
+    ValueError
+        Nothing can choose among an arm's learning rates, or as
+        :func:`analysis.aggregate.summarise_runs`.
+    """
+    plain = rows[rows["epsilon"] == 0]
+    keys = arm_keys(plain)
+    choices = choose_learning_rates(plain, selection_seeds)
+    open_arms = choices[choices.duplicated(keys, keep=False)]
+    if len(open_arms):
+        first = open_arms[(open_arms[keys] == open_arms[keys].iloc[0]).all(axis=1)]
+        named = ", ".join(str(first.iloc[0][name]) for name in ("algorithm", "env", "head"))
+        rates = ", ".join(f"{rate:g}" for rate in first["learning_rate"])
+        raise ValueError(
+            f"{named} has the learning rates {rates} and none of them has a final return on the "
+            f"selection seeds {_listed(selection_seeds)}: name the seeds that choose with "
+            "--selection-seeds, or give --results runs with one rate"
+        )
+    chosen = plain.merge(choices[[*keys, "learning_rate"]], on=[*keys, "learning_rate"])
+    return chosen[~chosen["seed"].isin(selection_seeds)].reset_index(drop=True)
+
+
+def rows_digest(rows: pd.DataFrame) -> str:
+    """Digest of what the rows say, whatever their order and the names of their folders."""
+    content = rows.drop(columns=RUN, errors="ignore")
+    content = content[sorted(content)]
+    hashes = np.sort(pd.util.hash_pandas_object(content, index=False).to_numpy())
+    digest = hashlib.sha256("\n".join(content).encode())
+    digest.update(hashes.astype("<u8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_training(recorded: Path) -> bool:
+    try:
+        return bool(json.loads(recorded.read_text())["experiment"] == "train")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _rows_path(folder: Path) -> Path:
+    return folder / "rows" / "epochs.parquet"
+
+
+def _refuse_copies(folders: Iterable[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        config = (folder / "config.json").read_text()
+        if config in seen:
+            raise RunFolderError(
+                f"{seen[config]} and {folder} hold the same run: name only one of them"
+            )
+        seen[config] = folder
+
+
+def _listed(seeds: Collection[int]) -> str:
+    return ", ".join(map(str, seeds)) or "(none)"

@@ -1,0 +1,134 @@
+"""Stored training runs read back together, and which of their rows are reported."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.runs import RUN, read_training_rows, reported_rows, rows_digest
+from analysis.storage import RunFolder, RunFolderError
+from analysis.tables import table1
+from analysis.training import COLUMNS
+
+
+def rows_of(
+    heads: tuple[str, ...] = ("linear", "etf"),
+    seeds: tuple[int, ...] = (0, 1),
+    epochs: int = 2,
+    **changes: Any,
+) -> pd.DataFrame:
+    """Rows of one run whose returns rise with the epoch, the seed and the learning rate."""
+    rows = []
+    for head, seed, epoch in itertools.product(heads, seeds, range(epochs + 1)):
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, 0.0) | {
+            "algorithm": "ppo",
+            "env": "Pong",
+            "convention": "NoFrameskip-v4",
+            "observations": "image",
+            "network": "cnn",
+            "head": head,
+            "feature": "rectified",
+            "learning_rate": 1e-3,
+            "seed": seed,
+            "epoch": epoch,
+            "steps": 1000 * epoch,
+            "eval_episodes": 10,
+        }
+        row |= changes
+        row["eval_return"] = epoch + 0.1 * seed + row["learning_rate"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def store(parent: Path, rows: pd.DataFrame | None, **config: Any) -> Path:
+    """A run folder; without rows an unfinished one."""
+    folder = RunFolder(parent, "train-ppo-Pong", {"experiment": "train", **config})
+    if rows is not None:
+        folder.write_rows("epochs", rows)
+    return folder.path
+
+
+def test_finished_runs_are_found_at_any_depth_and_nothing_else_is(tmp_path) -> None:
+    one, two = rows_of(learning_rate=1e-3), rows_of(learning_rate=1e-4).assign(loss_kl=0.5)
+    paths = [store(tmp_path, one, run=1), store(tmp_path / "sweep" / "cells", two, run=2)]
+    store(tmp_path, None, run=3)
+    other = RunFolder(tmp_path, "figure3", {"experiment": "figure3"})
+    other.write_rows("epochs", rows_of())
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text("[]")
+    found = read_training_rows(tmp_path)
+    assert len(found) == len(one) + len(two)
+    for path, own in zip(paths, (one, two), strict=True):
+        read = found[found[RUN] == path.name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(read[list(own)], own)
+    assert found.loc[found[RUN] == paths[0].name, "loss_kl"].isna().all()
+
+
+def test_a_run_folder_or_overlapping_directories_may_be_named(tmp_path) -> None:
+    path = store(tmp_path, rows_of())
+    once = read_training_rows(path)
+    pd.testing.assert_frame_equal(read_training_rows([tmp_path, path, tmp_path]), once)
+
+
+def test_without_a_finished_run_the_command_is_named(tmp_path) -> None:
+    with pytest.raises(RunFolderError, match=r"no finished training run .*action-collapse train"):
+        read_training_rows(tmp_path)
+    store(tmp_path, None)
+    with pytest.raises(RunFolderError, match=r"\(1 unfinished\)"):
+        read_training_rows(tmp_path)
+
+
+def test_copies_and_rows_of_other_versions_are_refused(tmp_path) -> None:
+    store(tmp_path / "a", rows_of())
+    store(tmp_path / "b", rows_of())
+    with pytest.raises(RunFolderError, match="hold the same run"):
+        read_training_rows(tmp_path)
+    old = store(tmp_path / "c", rows_of().drop(columns="epsilon"), run=2)
+    with pytest.raises(RunFolderError, match="lack epsilon"):
+        read_training_rows(old)
+
+
+def test_the_folders_name_does_not_enter_statistics_or_digest(tmp_path) -> None:
+    store(tmp_path, rows_of())
+    read = read_training_rows(tmp_path)
+    plain = table1(read.drop(columns=RUN), np.random.default_rng(0))
+    pd.testing.assert_frame_equal(table1(read, np.random.default_rng(0)), plain)
+    renamed = read.assign(**{RUN: "another"}).sample(frac=1, random_state=0)
+    assert rows_digest(renamed) == rows_digest(read)
+
+
+def test_the_digest_changes_with_any_value_and_column() -> None:
+    rows = rows_of()
+    changed = rows.copy()
+    changed.loc[3, "eval_return"] += 1e-12
+    digests = {
+        rows_digest(rows),
+        rows_digest(changed),
+        rows_digest(rows.assign(loss_kl=0.0)),
+        rows_digest(rows.iloc[1:]),
+        rows_digest(rows.rename(columns={"eval_length": "length"})),
+    }
+    assert len(digests) == 5
+
+
+def test_reported_rows_have_the_chosen_rate_and_other_seeds() -> None:
+    rows = pd.concat(
+        [rows_of(seeds=(0, 1, 100), learning_rate=rate) for rate in (1e-4, 1e-3)]
+        + [rows_of(seeds=(0, 1, 100), epsilon=0.1)],
+        ignore_index=True,
+    )
+    # On the reported seeds the other rate is far better; only the selection seed counts.
+    rows.loc[(rows["seed"] != 100) & (rows["learning_rate"] == 1e-4), "eval_return"] += 100
+    found = reported_rows(rows, (100,))
+    expected = rows_of(seeds=(0, 1), learning_rate=1e-3)
+    pd.testing.assert_frame_equal(found, expected, check_like=True)
+
+
+def test_an_open_learning_rate_is_an_error_with_a_remedy() -> None:
+    rows = pd.concat([rows_of(learning_rate=rate) for rate in (1e-4, 1e-3)], ignore_index=True)
+    with pytest.raises(ValueError, match=r"ppo, Pong, etf has .* 0.0001, 0.001 .*selection-seeds"):
+        reported_rows(rows, (100,))
+    assert set(reported_rows(rows_of(), (100,))["seed"]) == {0, 1}
