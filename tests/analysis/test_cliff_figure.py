@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import cliff, figures
+from analysis.cliff import BARS, Arm, arms, evaluate_bars, run_arm, snapshot_epochs
 from analysis.commands import cliff as cliff_command
 from analysis.commands import reproduce
-from analysis.cliff import BARS, Arm, arms, evaluate_bars, run_arm, snapshot_epochs
 from analysis.parallel import run_parts
 from analysis.storage import RunFolder, RunFolderError
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from analysis import __main__ as cli
-from analysis.commands import cliff, theory
 from analysis.claims import CLAIMS, Evidence, Result, Verdict
+from analysis.commands import cliff, theory
 
 
 def run(*arguments: str) -> int:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,17 +294,16 @@ def test_a_lost_node_loses_nothing(cluster: Any, tmp_path: Path) -> None:
     (node,) = cluster.worker_nodes
     events: list[Event] = []
 
-    def lose_the_node() -> None:
-        wait_for(lambda: any(checkpoint(cell, out).exists() for cell in cells))
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=1)
+    def lose_the_node(event: Event) -> None:
+        events.append(event)
+        if event.kind == "advanced" and cluster.worker_nodes == {node}:
+            wait_for(lambda: any(checkpoint(cell, out).exists() for cell in cells))
+            cluster.remove_node(node, allow_graceful=False)
+            cluster.add_node(num_cpus=1)
 
-    loser = threading.Thread(target=lose_the_node)
-    loser.start()
     failures = run_cells(
-        cells, out, engine="ray", address=cluster.address, device="cpu", on_event=events.append
+        cells, out, engine="ray", address=cluster.address, device="cpu", on_event=lose_the_node
     )
-    loser.join()
     assert failures == {}
     assert sorted(sessions(cell, out) for cell in cells) == [1, 1, 2]
     pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
