@@ -225,7 +225,7 @@ class A3CLearner:
                 process = pending.pop(ready)
                 try:
                     report = ready.recv()
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     process.join(_PATIENCE)
                     raise RuntimeError(
                         f"an a3c worker died (exit code {process.exitcode}; killed, or out of "

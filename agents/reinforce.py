@@ -8,7 +8,7 @@ minibatches. Details that matter, and where:
 * ``baseline="running"`` standardises a collect's returns with the moments of *earlier* collects and
   then takes them in (`losses.RunningMoments`), as Tianshou does;
 * the second pass has no importance weights: as in the library it is slightly off-policy;
-* the gradient is neither clipped nor is there an entropy bonus; Adam's eps is PyTorch's 1e-8.
+* the gradient is not clipped, and by default there is no entropy bonus; Adam's eps is PyTorch's.
 
 Members take different numbers of steps for their games. Each has an account of its own: one
 iteration grants every member the same steps, and a member plays another collect while any are left.
@@ -68,6 +68,8 @@ class Reinforce:
     baseline: Baseline = "running"
     """Returns less their running mean, divided by their running standard deviation; or by the
     moments of the collect itself; or as they are."""
+    entropy_coefficient: float = 0.0
+    """Of an entropy bonus, which the paper does not have."""
     adam_eps: float = 1e-8
     horizon: int = 27_000
     """Steps after which a game is cut, should the environment not do it earlier."""
@@ -174,14 +176,13 @@ class ReinforceLearner:
         log_policy = self.policy(observations).logits.log_softmax(-1)
         log_probs = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         share = valid / valid.sum(-1, keepdim=True).clamp(min=1)
-        loss = -(share * weights * log_probs).sum(-1)
+        policy_loss = -(share * weights * log_probs).sum(-1)
+        entropy = (share * losses.entropy(log_policy)).sum(-1)
+        loss = policy_loss - self.config.entropy_coefficient * entropy
         self._optimizer.zero_grad()
         # Members share no parameter, so the sum's gradient is each member's own.
         torch.autograd.backward(loss.sum())
-        return {
-            "policy_loss": loss.detach(),
-            "entropy": (share * losses.entropy(log_policy.detach())).sum(-1),
-        }
+        return {"policy_loss": policy_loss.detach(), "entropy": entropy.detach()}
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner carries from one iteration to the next."""
