@@ -124,7 +124,12 @@ def test_the_batch_baseline_standardises_each_collect() -> None:
 
 def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean() -> None:
     """Against plain PyTorch: returns by hand, a mean over the member's own samples, Adam."""
-    options = {"baseline": "none", "batch_size": 10_000, "passes": 1}
+    options = {
+        "baseline": "none",
+        "batch_size": 10_000,
+        "passes": 1,
+        "entropy_coefficient": 30.0,
+    }
     run, other = trainer(**options), trainer(**options)
     rollout, alive = other._collector.collect_episodes(600)
     run._learner._owed -= run._learner._grant - 1  # one collect exceeds the account
@@ -144,7 +149,9 @@ def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean() -> None:
                 terms.append(-g * log_probs[member, t, e])
         loss = torch.stack(terms).mean()
         torch.testing.assert_close(metrics["policy_loss"][member], loss.detach())
-        total = total + loss
+        here = torch.from_numpy(alive[member])
+        entropy = torch.distributions.Categorical(logits=log_policy[member].view(*here.shape, 2))
+        total = total + loss - 30.0 * entropy.entropy()[here].mean()
     total.backward()
     torch.optim.Adam(policy.parameters(), lr=1e-3).step()
     for own, expected in zip(run.policy.parameters(), policy.parameters(), strict=True):
