@@ -4,10 +4,12 @@ A head maps features h (…, n, d) to logits (…, n, K). Every head can carry l
 axes: ``population=(20,)`` is twenty independent heads in one tensor, one for each seed.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import lpm
@@ -69,25 +71,57 @@ class LinearHead(nn.Module):
         return torch.baddbmm(self.bias.unsqueeze(-2), features, self.weight.mT)
 
 
-class FrozenHead(nn.Module):
-    """A head that is never trained: logits = W h.
+class FrozenHead(nn.Module, ABC):
+    """A head that is drawn once and never trained: logits = W h.
 
     W is a *buffer*, not a parameter: no optimizer, initialiser, weight decay or gradient clip
     ever sees it, and it is saved, loaded and moved with the module.
 
     Parameters
     ----------
-    weight
-        (P, K, d) W of every member.
+    dim
+        d, the feature dimension.
+    num_actions
+        K ≥ 2.
+    rngs
+        One generator for each member of the population; it draws the orientation.
+    energy
+        E_W, the (mean) squared norm of a row.
+    dtype
+        Of the buffer.
+
+    Raises
+    ------
+    ValueError
+        K < 2, E_W ≤ 0, or a dimension that is too small for the head.
     """
 
     weight: Tensor
     """(P, K, d)"""
     bias: None = None
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_actions: int,
+        rngs: Sequence[np.random.Generator],
+        *,
+        energy: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
+        _check_shape(dim, num_actions)
+        if not energy > 0:
+            raise ValueError(f"energy must be > 0, got {energy}")
+        drawn = np.stack([self._draw(num_actions, dim, energy, rng) for rng in rngs])
+        self.register_buffer("weight", torch.from_numpy(drawn).to(dtype))
+
+    @staticmethod
+    @abstractmethod
+    def _draw(
+        num_actions: int, dim: int, energy: float, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Draw one member's (K, d) W."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (P, n, K) of features (P, n, d)."""
@@ -95,70 +129,38 @@ class FrozenHead(nn.Module):
 
 
 class ETFHead(FrozenHead):
-    """The paper's ACPG head: a frozen, randomly oriented simplex ETF, without bias.
+    """The paper's ACPG head: a frozen, randomly oriented simplex ETF, without bias (Eq. 10).
 
-    Parameters
-    ----------
-    dim
-        d ≥ K − 1.
-    num_actions
-        K ≥ 2.
-    rngs
-        One generator for each member of the population; it draws the orientation.
-    energy
-        E_W, the squared norm of every row (Eq. 10).
-    dtype
-        Of the buffer.
-
-    Raises
-    ------
-    ValueError
-        From `lpm.simplex_etf`: d < K − 1, K < 2, energy ≤ 0.
+    Needs d ≥ K − 1; every row has squared norm E_W.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_actions: int,
-        rngs: Sequence[np.random.Generator],
-        *,
-        energy: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        _check_shape(dim, num_actions)
-        frames = [lpm.simplex_etf(num_actions, dim, energy, rng) for rng in rngs]
-        super().__init__(torch.from_numpy(np.stack(frames)).to(dtype))
+    @staticmethod
+    def _draw(
+        num_actions: int, dim: int, energy: float, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        return lpm.simplex_etf(num_actions, dim, energy, rng)
 
 
 class FrozenOrthogonalHead(FrozenHead):
     """A control for the ETF: frozen orthogonal rows of squared norm E_W, randomly oriented.
 
     Its rows are as long and as evenly spread as an ETF's, at 90° instead of the maximal angle.
-
-    Raises
-    ------
-    ValueError
-        d < K: so many orthogonal rows do not fit.
+    Needs d ≥ K.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_actions: int,
-        rngs: Sequence[np.random.Generator],
-        *,
-        energy: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        _check_shape(dim, num_actions)
-        _check_energy(energy)
+    @staticmethod
+    def _draw(
+        num_actions: int, dim: int, energy: float, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
         if dim < num_actions:
             raise ValueError(
                 f"{num_actions} orthogonal rows need dim >= {num_actions}, got {dim}: widen the "
                 "feature or use an ETF head, which needs one dimension less"
             )
-        weight = initialisation.orthogonal(rngs, (num_actions, dim), energy**0.5)
-        super().__init__(weight.to(dtype))
+        rows: NDArray[np.float64] = initialisation.orthogonal(
+            [rng], (num_actions, dim), energy**0.5
+        )[0].numpy()
+        return rows
 
 
 class FrozenGaussianHead(FrozenHead):
@@ -167,20 +169,19 @@ class FrozenGaussianHead(FrozenHead):
     Neither its angles nor its norms are even: what freezing alone does, without the geometry.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_actions: int,
-        rngs: Sequence[np.random.Generator],
-        *,
-        energy: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        _check_shape(dim, num_actions)
-        _check_energy(energy)
-        scale = (energy / dim) ** 0.5
-        rows = [scale * rng.standard_normal((num_actions, dim)) for rng in rngs]
-        super().__init__(torch.from_numpy(np.stack(rows)).to(dtype))
+    @staticmethod
+    def _draw(
+        num_actions: int, dim: int, energy: float, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        return rng.normal(scale=np.sqrt(energy / dim), size=(num_actions, dim))
+
+
+# By the names that configurations and the integrations give them.
+FROZEN_HEADS: dict[str, Callable[..., FrozenHead]] = {
+    "etf": ETFHead,
+    "orthogonal": FrozenOrthogonalHead,
+    "gaussian": FrozenGaussianHead,
+}
 
 
 class HeadGroup(nn.Module):
@@ -263,8 +264,3 @@ def rescale(head: Head, factors: Tensor) -> None:
 def _check_shape(dim: int, num_actions: int) -> None:
     if dim < 1 or num_actions < 2:
         raise ValueError(f"a head needs dim >= 1 and num_actions >= 2, got {dim} and {num_actions}")
-
-
-def _check_energy(energy: float) -> None:
-    if not energy > 0:
-        raise ValueError(f"energy must be > 0, got {energy}")

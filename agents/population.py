@@ -8,15 +8,7 @@ from torch import Tensor, nn
 
 from agents.cnn import NatureCNN
 from agents.config import HeadConfig, TrainConfig
-from agents.heads import (
-    ETFHead,
-    FrozenGaussianHead,
-    FrozenHead,
-    FrozenOrthogonalHead,
-    HeadGroup,
-    LinearHead,
-    rescale,
-)
+from agents.heads import FROZEN_HEADS, FrozenHead, HeadGroup, LinearHead, rescale
 from agents.losses import entropy
 from agents.networks import FeatureKind, PopulationMLP
 from agents.policy import Critic, Policy
@@ -88,12 +80,7 @@ def _head(
     if config.kind == "linear":
         gain = 0.01 if orthogonal else None
         return LinearHead(dim, num_actions, rngs, bias=config.bias, gain=gain)
-    kinds = {
-        "etf": ETFHead,
-        "orthogonal": FrozenOrthogonalHead,
-        "gaussian": FrozenGaussianHead,
-    }
-    return kinds[config.kind](dim, num_actions, rngs, energy=config.energy)
+    return FROZEN_HEADS[config.kind](dim, num_actions, rngs, energy=config.energy)
 
 
 @torch.no_grad()

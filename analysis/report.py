@@ -33,6 +33,7 @@ _PARTS = (
     ("figure figure1-pong", "Figure 1, Pong", "figure1 --env pong"),
     ("figure figure3", "Figure 3", "figure3"),
     ("figure figure4", "Figure 4", "figure4"),
+    ("table ablations-cliff", "the condition ablations", "ablations"),
     ("figure figure-lpm", "the layer-peeled model's figure", "figure-lpm"),
     ("table table1", "Table 1", "table1"),
     ("table table2", "Table 2", "table2"),

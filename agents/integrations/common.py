@@ -9,12 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.heads import ETFHead, FrozenGaussianHead, FrozenOrthogonalHead
+from agents.heads import FROZEN_HEADS
 from agents.networks import project_to_ball
 
 HeadKind = Literal["etf", "orthogonal", "gaussian"]
-
-_HEADS = {"etf": ETFHead, "orthogonal": FrozenOrthogonalHead, "gaussian": FrozenGaussianHead}
 
 
 class SingleHead(nn.Module):
@@ -60,11 +58,11 @@ class SingleHead(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if kind not in _HEADS:
-            raise ValueError(f"head must be one of {', '.join(_HEADS)}, got {kind!r}")
+        if kind not in FROZEN_HEADS:
+            raise ValueError(f"head must be one of {', '.join(FROZEN_HEADS)}, got {kind!r}")
         if not energy > 0:
             raise ValueError(f"the head's energy must be > 0, got {energy}")
-        population = _HEADS[kind](dim, num_actions, [rng], energy=energy, dtype=dtype)
+        population = FROZEN_HEADS[kind](dim, num_actions, [rng], energy=energy, dtype=dtype)
         self.register_buffer("weight", population.weight[0])
 
     def forward(self, features: Tensor) -> Tensor:

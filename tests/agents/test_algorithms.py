@@ -38,11 +38,13 @@ def trainer(name: str, **options: object) -> Trainer:
 
 
 def history(run: Trainer) -> list[np.ndarray]:
+    """Everything that a run reports, and the networks that it ends with, as arrays over members."""
     seen = []
     while not run.done:
         seen.extend([*run.train_epoch().metrics.values(), run.evaluate().returns])
     run.close()
-    return seen
+    networks = [*run.policy.backbone.parameters(), *run.policy.critic_parameters()]
+    return [*seen, *(parameter.detach().numpy() for parameter in networks)]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

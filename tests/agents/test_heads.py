@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lpm
-from agents import ETFHead, LinearHead, PopulationMLP, project_to_ball
+from agents import (
+    ETFHead,
+    FrozenGaussianHead,
+    FrozenOrthogonalHead,
+    LinearHead,
+    PopulationMLP,
+    project_to_ball,
+)
 
 F64 = torch.float64
 
@@ -128,3 +135,30 @@ def test_zero_feature_stays_zero() -> None:
 def test_refused(build, message) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_orthogonal_control_has_orthogonal_rows_of_its_energy() -> None:
+    head = FrozenOrthogonalHead(16, 5, rngs(2), energy=4.0, dtype=F64)
+    gram = head.weight @ head.weight.mT
+    torch.testing.assert_close(gram, 4 * torch.eye(5, dtype=F64).expand(2, -1, -1))
+    assert (head.weight[0] - head.weight[1]).abs().max() > 0.1
+    with pytest.raises(ValueError, match="5 orthogonal rows need dim >= 5, got 4"):
+        FrozenOrthogonalHead(4, 5, rngs(1))
+
+
+def test_gaussian_control_has_its_energy_on_average() -> None:
+    head = FrozenGaussianHead(400, 5, rngs(50), energy=4.0, dtype=F64)
+    assert abs(float(head.weight.square().sum(-1).mean()) - 4) < 0.1
+    assert abs(float(head.weight.mean())) < 0.005
+    assert abs(float((head.weight**4).mean() / head.weight.square().mean() ** 2) - 3) < 0.1
+
+
+@pytest.mark.parametrize("kind", [ETFHead, FrozenOrthogonalHead, FrozenGaussianHead])
+def test_every_frozen_head_is_a_buffer_and_computes_w_h(kind: type) -> None:
+    head = kind(8, 3, rngs(2), dtype=F64)
+    assert list(head.parameters()) == []
+    features = torch.randn(2, 6, 8, dtype=F64, generator=torch.Generator().manual_seed(0))
+    for member in range(2):
+        torch.testing.assert_close(head(features)[member], features[member] @ head.weight[member].T)
+    with pytest.raises(ValueError, match="energy"):
+        kind(8, 3, rngs(1), energy=0.0)
