@@ -102,7 +102,7 @@ def _label(rows: pd.DataFrame, name: str, label: str, with_ratio: bool) -> str:
     if not with_ratio:
         return label
     ratios = rows.loc[rows["condition"] == name].groupby("arm")["d_ratio"].median()
-    low, high = (f"{ratio:.3g}" for ratio in (ratios.min(), ratios.max()))
+    low, high = (f"{float(f'{ratio:.3g}'):,g}" for ratio in (ratios.min(), ratios.max()))
     return f"{label}\nmax/min d: {low}" + ("" if low == high else f" to {high}")
 
 
