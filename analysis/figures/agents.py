@@ -186,7 +186,7 @@ def _geometry(
         figure, bottom, legends = _sheet(16, 6.4, max(len(settings), 2), caption)
         axes = figure.subplots(2, len(columns), sharex="col", sharey="col", squeeze=False)
         figure.subplots_adjust(
-            left=0.05, right=0.985, top=_top(figure), bottom=bottom, wspace=0.32, hspace=0.5
+            left=0.055, right=0.985, top=_top(figure), bottom=bottom, wspace=0.42, hspace=0.5
         )
         for column, (env, panel, title) in enumerate(columns):
             for row, head in enumerate(_ROWS):

@@ -207,7 +207,9 @@ def test_errors_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         grid_of(tmp_path, text)
 
 
-@pytest.mark.parametrize(("name", "cells"), [("cartpole", 312), ("pong", 3), ("car-racing", 12)])
+@pytest.mark.parametrize(
+    ("name", "cells"), [("cartpole", 12), ("cartpole-a3c", 300), ("pong", 4), ("car-racing", 12)]
+)
 def test_the_papers_grids_are_valid(name: str, cells: int) -> None:
     path = Path(__file__).parents[2] / "sweeps" / f"{name}.toml"
     grid = read_grid(path)
@@ -216,9 +218,12 @@ def test_the_papers_grids_are_valid(name: str, cells: int) -> None:
 
 
 def test_every_cartpole_algorithm_has_heads_rates_and_seeds_alike() -> None:
-    grid = read_grid(Path(__file__).parents[2] / "sweeps" / "cartpole.toml")
+    sweeps = Path(__file__).parents[2] / "sweeps"
     found: dict[str, set[tuple[str, float, int]]] = {}
-    for cell in grid.cells():
+    for cell in (
+        *read_grid(sweeps / "cartpole.toml").cells(),
+        *read_grid(sweeps / "cartpole-a3c.toml").cells(),
+    ):
         members = found.setdefault(cell.config.algorithm.name, set())
         rate = cell.config.algorithm.learning_rate
         members |= {(head.kind, rate, seed) for head, seed in cell.config.members}
