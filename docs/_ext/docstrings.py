@@ -16,9 +16,36 @@ def prepare(lines: list[str]) -> list[str]:
     """Keep formulas as they are laid out, and bars and stars in sentences from being markup.
 
     A paragraph before the first section that is indented by four or more is a formula, shown
-    line by line. Elsewhere ``|x|`` is no substitution and ``(n, *shape)`` no emphasis.
+    line by line. Elsewhere ``|x|`` is no substitution and ``(n, *shape)`` no emphasis. What is
+    returned may be described in sentences instead of by a type.
     """
-    return list(_escaped(_formulas_marked(list(_tables_as_definitions(lines)))))
+    marked = _formulas_marked(list(_tables_as_definitions(lines)))
+    return list(_escaped(_sentences_returned(list(marked))))
+
+
+def _sentences_returned(lines: list[str]) -> Iterator[str]:
+    """A ``Returns`` section without a type as one field: napoleon takes each line for a type."""
+    returned = False
+    for i, line in enumerate(lines):
+        heads = i + 1 < len(lines) and _UNDERLINE.fullmatch(lines[i + 1]) is not None
+        if heads:
+            returned = line.strip() == "Returns" and _is_sentence(lines[i + 2 :])
+            if returned:
+                continue
+        elif returned and _UNDERLINE.fullmatch(line):
+            continue
+        elif returned and i >= 2 and _UNDERLINE.fullmatch(lines[i - 1]):
+            yield from ("", f":returns: {line.strip()}")
+            continue
+        yield "    " + line if returned and line.strip() else line
+
+
+def _is_sentence(body: list[str]) -> bool:
+    """Whether the first line is no type: it has several words and no text indented below it."""
+    if not body or not re.search(r"\w \w", body[0]):
+        return False
+    below = body[1] if len(body) > 1 else ""
+    return not below.strip() or _indent(below) <= _indent(body[0])
 
 
 def _tables_as_definitions(lines: list[str]) -> Iterator[str]:
