@@ -120,8 +120,9 @@ class Statement(SphinxDirective):
     """A statement with its place in the paper, its code, its claim records and its tests.
 
     The argument is the label. ``:title:`` is what the statement is called here, ``:paper:`` what
-    it is in the paper (see `paper_items`; absent if it is not there), ``:code:`` dotted names,
-    ``:part:`` two texts separated by ``…`` between which the (only) function is shown,
+    it is in the paper (see `paper_items`; absent if it is not there; code, claims and tests are
+    then needed), ``:code:`` dotted names, ``:part:`` two texts separated by ``…`` between which
+    the (only) function is shown,
     ``:claims:`` ids, ``:tests:`` pytest node ids, each separated by white space.
     """
 
@@ -176,6 +177,9 @@ class Statement(SphinxDirective):
                 items = []
             placed = Places.of(self.env).items.setdefault(self.env.docname, [])
             placed += [(item, self.arguments[0]) for item in items]
+            for name in ("code", "claims", "tests"):
+                if not self.options.get(name, "").split():
+                    self._warn(f"{self.arguments[0]!r} is in the paper and needs :{name}:")
             where = f"paper: {self.options['paper']}"
         else:
             where = "not in the paper"
