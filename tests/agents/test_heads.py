@@ -89,6 +89,13 @@ def test_population_mlp_is_a_stack_of_mlps(feature) -> None:
         torch.testing.assert_close(network(x)[member], reference)
 
 
+def test_population_mlp_centres_bytes() -> None:
+    network = PopulationMLP((3, 4), rngs(2), dtype=F64)
+    memory = torch.tensor([[[0, 128, 255]]] * 2, dtype=torch.uint8)
+    seen = torch.tensor([[[-2.0, 0.0, 127 / 64]]] * 2, dtype=F64)
+    assert torch.equal(network(memory), network(seen))
+
+
 def test_initial_weights_belong_to_the_seed() -> None:
     alone = PopulationMLP((5, 4), [np.random.default_rng(7)])
     together = PopulationMLP((5, 4), [np.random.default_rng(s) for s in (3, 7)])
