@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.aggregate import arm_keys, choose_learning_rates
+from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_rows
 from analysis.storage import RunFolderError
-from analysis.training import COLUMNS
 
 RUN = "run"
 """Column of the run folder's name: where a row is from, no part of what is compared."""
@@ -30,9 +30,9 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
 
     Returns
     -------
-    One row for each run, member and epoch: :data:`analysis.training.COLUMNS`, collapse metrics and
-    losses (NaN where a run's algorithm has no such loss), and the folder's name as :data:`RUN`.
-    The order is that of the folders' names.
+    One row for each run, member and epoch: :data:`analysis.epoch_rows.COLUMNS`, collapse metrics
+    and losses (NaN where a run's algorithm has no such loss), and the folder's name as
+    :data:`RUN`. The order is that of the folders' names.
 
     Raises
     ------

@@ -30,8 +30,10 @@ import pandas as pd
 
 from agents.config import ALGORITHMS, HeadConfig, TrainConfig
 from analysis.configure import training_config
+from analysis.epoch_rows import COLUMNS
 from analysis.storage import RunFolder, RunFolderError, as_json
-from analysis.training import COLUMNS, read_config, run_folder
+from analysis.trained import read_config
+from analysis.training import run_folder
 
 _BATCHED = ("head", "seeds")
 _LISTS = tuple(
@@ -139,7 +141,7 @@ def collect_rows(grid: Grid, out: Path) -> pd.DataFrame:
 
     Returns
     -------
-    The runs' own rows (`analysis.training.COLUMNS`, losses and collapse metrics; NaN where an
+    The runs' own rows (`analysis.epoch_rows.COLUMNS`, losses and collapse metrics; NaN where an
     algorithm has no such loss), ``run``, the name of the run folder, and a column for every
     option of the grid file that has none among them.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,21 @@ import torch
 import tyro
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from agents.config import TrainConfig
 from agents.policy import Policy
-from analysis.commands.console import UsageError, at_least_one, progress_bars, stdout
+from analysis.commands.console import (
+    BEGINS_ANEW,
+    UsageError,
+    at_least_one,
+    progress_bars,
+    say,
+    stdout,
+)
 from analysis.probe import ProbeResult, probe
 from analysis.storage import RunFolder, RunFolderError
-from analysis.training import load_policy, read_config
+from analysis.trained import load_policy, read_config
 from analysis.visits import visited
 from gridworld import ideal_cliff_walking
 
@@ -39,6 +47,8 @@ class Probe:
     out: Path = Path("runs")
     """Directory of run folders."""
 
+    when_stopped: ClassVar = BEGINS_ANEW
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         at_least_one("states", self.states)
@@ -52,7 +62,7 @@ class Probe:
         results = self._probe(config, policy)
         folder = self._store(path, config, results)
         stdout.print(_table(config, results))
-        stdout.print(f"rows: {folder.path}")
+        say(stdout, f"rows: {folder.path}")
         return 0
 
     def _probe(self, config: TrainConfig, policy: Policy) -> list[ProbeResult]:
@@ -149,7 +159,8 @@ _SHOWN = (
 
 
 def _table(config: TrainConfig, results: list[ProbeResult]) -> Table:
-    table = Table(title=f"{config.algorithm.name} on {config.env.id}: {results[0].labels} labels")
+    title = f"{config.algorithm.name} on {config.env.id}: {results[0].labels} labels"
+    table = Table(title=Text(title, "table.title"))
     table.add_column("metric")
     rows = [result.as_row() for result in results]
     for head, seed in config.members:

@@ -14,12 +14,12 @@ from analysis.agent_words import describe_runs, geometry_words
 from analysis.commands import agents as commands
 from analysis.commands.cliff import Figure1
 from analysis.commands.console import UsageError
+from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_figures, read_tables
 from analysis.figures.agents import figure1_agents, figure3, figure4
 from analysis.figures.panels import mean_over_seeds
 from analysis.figures.style import COLOURS, encode
 from analysis.storage import RunFolder, RunFolderError
-from analysis.training import COLUMNS
 
 METRICS = (
     "eval_return",

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.epoch_rows import COLUMNS
 from analysis.runs import RUN, read_training_rows, reported_rows, rows_digest
 from analysis.storage import RunFolder, RunFolderError
 from analysis.tables import table1
-from analysis.training import COLUMNS
 
 
 def rows_of(

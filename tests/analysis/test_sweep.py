@@ -12,8 +12,9 @@ from analysis.commands.console import UsageError
 from analysis.commands.sweep import Sweep, SweepView
 from analysis.configure import training_config
 from analysis.engines import Event
+from analysis.epoch_rows import COLUMNS
 from analysis.sweep import Grid, collect_rows, read_grid
-from analysis.training import COLUMNS, run_folder, train
+from analysis.training import run_folder, train
 
 TINY = """
 name = "tiny"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import torch
 from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
 from analysis import storage
-from analysis.metrics import collapse_metrics
+from analysis.epoch_rows import COLUMNS, StateMeasurer
+from analysis.metrics import collapse_metrics, snapshot_metrics
 from analysis.storage import RunFolderError, load_tensors
-from analysis.training import COLUMNS, StateMeasurer, read_config, run_folder, train
+from analysis.trained import load_policy, read_config, read_snapshots, stored_epochs
+from analysis.training import run_folder, train
 
 CONFIG = TrainConfig(
     algorithm=PPO(rollout_steps=16, passes=2, minibatches=2, learning_rate=1e-3),
@@ -76,6 +79,69 @@ def test_snapshots_hold_what_the_head_saw(finished: storage.RunFolder) -> None:
         torch.testing.assert_close(features @ head.T, logits)
 
 
+def test_snapshots_are_read_back_for_probing(finished: storage.RunFolder) -> None:
+    assert stored_epochs(finished.path) == [0, 3]
+    snapshots = read_snapshots(finished.path, 3)
+    assert [dict(snapshot.tags) for snapshot in snapshots] == [
+        {"head_kind": head.kind, "seed": seed} for head, seed in CONFIG.members
+    ]
+    rows = finished.read_rows("epochs")
+    rows = rows[rows["epoch"] == 3]
+    for snapshot, expected in zip(snapshots, rows["head_max_angle"], strict=True):
+        assert snapshot_metrics(snapshot).head_max_angle == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(RunFolderError, match=r"no snapshot of epoch 2 \(stored: 0, 3\).*set snap"):
+        read_snapshots(finished.path, 2)
+
+
+def test_lost_or_foreign_weights_are_said(finished: storage.RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / finished.path.name
+    shutil.copytree(finished.path, copy)
+    run_folder(CONFIG, tmp_path).save_tensors("policy.pt", {"policy": {"weight": torch.ones(2)}})
+    with pytest.raises(RunFolderError, match=r"(?s)not those of its configuration.*train again"):
+        load_policy(copy)
+    (copy / "policy.pt").unlink()
+    with pytest.raises(RunFolderError, match=r"policy\.pt are gone.*train again"):
+        load_policy(copy)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"hello": 1},
+        {"trainer": {"policy": {}}, "rows": []},
+        {"trainer": [1], "initial_entropy": torch.zeros(4), "rows": [{}]},
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_with_the_remedy(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    folder = interrupted(tmp_path)
+    folder.save_checkpoint("trainer", content)
+    with pytest.raises(RunFolderError, match=r"(?s)not one of this run.*delete .*trainer\.pt"):
+        train(CONFIG, tmp_path, device="cpu")
+
+
+def test_a_run_does_not_change_its_precision(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path)
+    checkpoint = folder.load_checkpoint("trainer")
+    assert checkpoint is not None
+    for row in checkpoint["rows"]:
+        row["precision"] = "bf16"
+    folder.save_checkpoint("trainer", checkpoint)
+    with pytest.raises(RunFolderError, match=r"begun in bf16 .* float32.*precision=bf16"):
+        train(CONFIG, tmp_path, device="cpu")
+
+
+def test_what_cannot_be_trained_here_leaves_nothing_behind(tmp_path: Path) -> None:
+    for config, device in (
+        (CONFIG, "no such device"),
+        (replace(CONFIG, hidden=(1,), heads=(HeadConfig("orthogonal"),)), "cpu"),
+    ):
+        with pytest.raises(ValueError, match=r"device|dim"):
+            train(config, tmp_path / "out", device=device)
+        assert not (tmp_path / "out").exists()
+
+
 def test_the_configuration_is_read_back(finished: storage.RunFolder) -> None:
     assert read_config(finished.path) == CONFIG
     with pytest.raises(RunFolderError, match="not a training run"):
@@ -96,7 +162,7 @@ def test_measured_states_give_the_metrics_of_all_of_them() -> None:
     """Against the one-shot function on the states that counted, over several flushes."""
     rng = np.random.default_rng(0)
     head = torch.from_numpy(rng.standard_normal((1, 3, 4)))
-    measurer = StateMeasurer(1, 3, 4, keep=7)
+    measurer = StateMeasurer(3, 4, [np.random.default_rng(1)], keep=7)
     kept = []
     for _ in range(900):
         features = torch.from_numpy(rng.standard_normal((1, 10, 4)))
@@ -113,7 +179,62 @@ def test_measured_states_give_the_metrics_of_all_of_them() -> None:
     assert found["num_samples"] == len(states)
     entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
     assert measurer.entropy_sum[0] / measurer.count[0] == pytest.approx(float(entropies.mean()))
-    torch.testing.assert_close(torch.cat([f for f, _ in measurer.kept[0]]), states[:7])
+    sampled, of_sample = measurer.sample(0)
+    assert len(sampled) == 7
+    torch.testing.assert_close(of_sample, sampled @ head[0].T)
+
+
+def test_the_kept_states_are_a_uniform_sample_in_order_of_time() -> None:
+    """Each of 300 states is kept in 30 of 300 of the runs, over batches and flushes of any size."""
+    times = torch.arange(300, dtype=torch.float64)
+    hits = np.zeros(300)
+    for seed in range(2000):
+        measurer = StateMeasurer(2, 1, [np.random.default_rng(seed)], keep=30)
+        for part in times.split([1, 20, 150, 129]):
+            n = len(part)
+            measurer(part.view(1, n, 1), torch.zeros(1, n, 2), np.ones((1, n), bool))
+            if n != 20:
+                measurer.flush()
+        kept = measurer.sample(0)[0][:, 0].numpy()
+        assert (np.diff(kept) > 0).all()
+        hits[kept.astype(int)] += 1
+    # Binomial(2000, 0.1) at each time: five standard deviations are 67.
+    assert np.abs(hits - 200).max() < 67
+    assert abs(hits[:21].sum() - 21 * 200) < 5 * (21 * 2000 * 0.1 * 0.9) ** 0.5
+
+
+def test_a_diverged_member_is_said_and_the_others_go_on() -> None:
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.standard_normal((2, 60, 4)))
+    head = torch.from_numpy(rng.standard_normal((2, 3, 4)))
+    alone = StateMeasurer(3, 4, [rng], keep=0)
+    alone(features[1:], features[1:] @ head[1:].mT, np.ones((1, 60), bool))
+    alone.flush()
+    both = StateMeasurer(3, 4, [rng, rng], keep=0)
+    for part in (slice(0, 30), slice(30, 60)):
+        seen = features[:, part].clone()
+        if part.start == 0:
+            seen[0, 3, 2] = torch.inf
+        both(seen, seen @ head.mT, np.ones((2, 30), bool))
+        both.flush()
+    assert list(both.diverged) == [True, False]
+    lost = both.measured(0, head[0])
+    assert lost.pop("num_samples") == 60
+    assert np.isnan(list(lost.values())).all()
+    found, expected = both.measured(1, head[1]), alone.measured(0, head[1])
+    assert found.keys() == expected.keys() == {*lost, "num_samples"}
+    assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+def test_a_run_that_diverges_still_has_all_its_rows(tmp_path: Path) -> None:
+    wild = replace(CONFIG, algorithm=replace(CONFIG.algorithm, learning_rate=1e30))
+    rows = train(wild, tmp_path, device="cpu").read_rows("epochs")
+    assert len(rows) == 4 * 5
+    lost = rows[rows["diverged"]]
+    assert set(lost["epoch"]) == {1, 2, 3, 4}
+    assert lost["policy_entropy"].isna().all()
+    assert lost["feature_max_angle"].isna().all()
+    assert lost["eval_return"].notna().all()
 
 
 SCRIPT = """
@@ -238,6 +359,5 @@ def test_tensorboard_logs_the_same_numbers(tmp_path: Path) -> None:
     events.Reload()
     logged = events.Scalars("eval/eval_return")
     rows = folder.read_rows("epochs")
-    rows = rows[rows["epoch"] > 0]
     assert [event.step for event in logged] == list(rows["steps"])
     np.testing.assert_allclose([event.value for event in logged], rows["eval_return"], rtol=1e-6)
