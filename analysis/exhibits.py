@@ -11,7 +11,6 @@ Whoever makes an exhibit knows what it shows, so the words are stored with it, a
 nothing but run folders.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from analysis.storage import RunFolder, RunFolderError, as_json
+from analysis.sealed import pack_rows
+from analysis.storage import RunFolder, RunFolderError, as_json, load_rows
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def store_table(folder: RunFolder, name: str, rows: pd.DataFrame, words: TableWo
     """
     _require_words(name, asdict(words))
     folder.write(f"tables/{name}.json", as_json(words))
-    buffer = io.BytesIO()
-    rows.to_parquet(buffer, index=False)
-    return folder.write(f"tables/{name}.parquet", buffer.getvalue())
+    return folder.write(f"tables/{name}.parquet", pack_rows(rows))
 
 
 def _require_words(name: str, words: Mapping[str, str]) -> None:
@@ -149,13 +147,11 @@ def read_rows(path: Path) -> pd.DataFrame:
     RunFolderError
         The file is missing or damaged.
     """
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"cannot read {path} ({error}): delete it and make it again with the command that "
-            "environment.json of its run folder records"
-        ) from error
+    return load_rows(
+        path,
+        "delete it and make it again with the command that environment.json of its run folder "
+        "records",
+    )
 
 
 def _read_words(path: Path, kind: type[Words]) -> Words:

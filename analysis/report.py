@@ -3,7 +3,6 @@
 It depends on the folders' contents only: the same folders give the same bytes.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from analysis.exhibits import (
     read_tables,
 )
 from analysis.page import Missing, Page, Run, render_page
-from analysis.storage import RunFolderError, write_atomically
+from analysis.storage import RunFolderError, read_json, read_sessions, write_atomically
 from analysis.trajectory import EXPERIMENT, read_view
 
 _PARTS = (
@@ -100,7 +99,7 @@ def collect(folders: Iterable[Path], title: str) -> Page:
         for table in read_tables(folder):
             tables[table.name] = table
             source[f"table {table.name}"] = folder.name
-        config = _json(folder / "config.json")
+        config = read_json(folder / "config.json", "move its run folder away, or make it again")
         if config.get("experiment") == EXPERIMENT and any((folder / "rows").glob("*.parquet")):
             views[config["title"]] = read_view(folder, config)
             source[f"view {EXPERIMENT} {config['title']}"] = folder.name
@@ -121,19 +120,10 @@ def collect(folders: Iterable[Path], title: str) -> Page:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunFolderError(
-            f"cannot read {path} ({error}): move its run folder away, or make it again"
-        ) from error
-
-
 def _environment(folder: Path) -> dict[str, object]:
     """Of the folder's last session; empty where none was recorded."""
-    log = folder / "environment.json"
-    return dict(_json(log)["sessions"][-1]) if log.exists() else {}
+    sessions = read_sessions(folder)
+    return sessions[-1] if sessions else {}
 
 
 def _by_time(run: tuple[Mapping[str, object], Path]) -> tuple[str, str]:

@@ -15,24 +15,29 @@ configuration can never land on top of old results.
 """
 
 import dataclasses
+import errno
 import hashlib
-import io
 import json
 import os
 import platform
+import re
+import secrets
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import pandas as pd
 import torch
+
+from analysis.sealed import pack_rows, pack_tensors, unpack_rows, unpack_tensors
+
+T = TypeVar("T")
 
 _PACKAGES = (
     "action-collapse",
@@ -52,6 +57,24 @@ class RunFolderError(RuntimeError):
     """A run folder cannot be used as asked; the message says what to do."""
 
 
+_FULL = "free some space or choose another --out"
+_FORBIDDEN = "make the folder writable for this user or choose another --out"
+_NO_FOLDER = "a file is where a folder has to be, choose another --out"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENAMETOOLONG: "choose an --out with a shorter path",
+}
+
+# Names of unfinished files, `write_atomically`'s and `mkstemp`'s of earlier versions.
+_UNFINISHED = re.compile(r"\..+\.\w+\.[a-z0-9_]{8}")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see all of it or none, creating parent folders.
 
@@ -60,23 +83,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     RunFolderError
         The disk is full or the folder cannot be written.
     """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            # Unlike mkstemp's files, these are as readable as the umask allows.
+            with temporary.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise RunFolderError(
-            f"cannot write {path} ({len(content)} bytes): {error.strerror}; free some space or "
-            "choose another --out"
-        ) from error
+        raise _cannot_write(path, error) from error
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -87,14 +108,76 @@ def load_tensors(path: Path) -> dict[str, Any]:
     RunFolderError
         The file is missing or damaged.
     """
+    return _load(path, unpack_tensors, "delete it to start this part from its beginning")
+
+
+def load_rows(path: Path, remedy: str) -> pd.DataFrame:
+    """Rows from a Parquet file.
+
+    Parameters
+    ----------
+    remedy
+        What to do about a damaged file, for the message.
+
+    Raises
+    ------
+    RunFolderError
+        The file is missing or damaged.
+    """
+    return _load(path, unpack_rows, remedy)
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Object in a JSON file.
+
+    Parameters
+    ----------
+    remedy
+        What to do about a damaged file, for the message.
+
+    Raises
+    ------
+    RunFolderError
+        The file is missing, damaged or holds no object.
+    """
+    found = _load(path, json.loads, remedy)
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path} holds no JSON object: {remedy}")
+    return found
+
+
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """Environments of the sessions that wrote to a run folder, the last one last.
+
+    Raises
+    ------
+    RunFolderError
+        Their record is damaged.
+    """
+    log = folder / "environment.json"
+    if not log.exists():
+        return []
+    remedy = "move the file away, no row depends on it"
+    sessions = read_json(log, remedy).get("sessions")
+    if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
+        raise RunFolderError(f"{log} holds no list of sessions: {remedy}")
+    return sessions
+
+
+def _load(path: Path, decode: Callable[[bytes], T], remedy: str) -> T:
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch raises half a dozen types for a damaged file
+        return decode(path.read_bytes())
+    except PermissionError as error:
+        raise RunFolderError(f"cannot read {path}: make it readable for this user") from error
+    except Exception as error:  # decoders raise a dozen types for a damaged file
         raise RunFolderError(
-            f"checkpoint {path} is missing or damaged ({type(error).__name__}): delete it to "
-            "start this part from its beginning"
+            f"{path} is missing or damaged ({type(error).__name__}: {error}): {remedy}"
         ) from error
-    return state
+
+
+def _cannot_write(path: Path, error: OSError) -> RunFolderError:
+    remedy = _REMEDIES.get(error.errno or 0, "choose another --out")
+    return RunFolderError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 
 def as_json(value: object) -> str:
@@ -207,7 +290,7 @@ class RunFolder:
         self.path = Path(parent) / f"{name}-{digest}"
         recorded = self.path / "config.json"
         if recorded.exists():
-            if recorded.read_text() != text:
+            if recorded.read_bytes() != text.encode():
                 raise RunFolderError(
                     f"{recorded} does not hold the configuration its name stands for: it was "
                     "edited or damaged; move the folder away or choose another --out"
@@ -222,7 +305,8 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            Another process is writing to the folder.
+            Another process is writing to the folder, it cannot be written, or the record of its
+            sessions is damaged.
         """
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
@@ -232,13 +316,23 @@ class RunFolder:
                 f"another process is writing to {self.path}: wait for it, or stop it and run "
                 "again to resume"
             ) from error
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
         try:
-            log = self.path / "environment.json"
-            sessions = json.loads(log.read_text())["sessions"] if log.exists() else []
-            self.write("environment.json", as_json({"sessions": [*sessions, environment()]}))
+            self._remove_unfinished()
+            sessions = [*read_sessions(self.path), environment()]
+            self.write("environment.json", as_json({"sessions": sessions}))
             yield
         finally:
             lock.release()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what writers that were killed left; call it with the lock only."""
+        for path in self.path.rglob(".*"):
+            # config.json is written before the lock is taken, by another process maybe now.
+            if _UNFINISHED.fullmatch(path.name) and not path.name.startswith(".config.json."):
+                with suppress(OSError):  # it costs space and nothing else
+                    path.unlink()
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file of the folder atomically and return its path."""
@@ -263,9 +357,7 @@ class RunFolder:
         path = self._rows_path(name)
         if path.exists():
             raise RunFolderError(f"{path} exists; results are never overwritten")
-        buffer = io.BytesIO()
-        rows.to_parquet(buffer, index=False)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, pack_rows(rows))
 
     def read_rows(self, name: str) -> pd.DataFrame:
         """Rows of a complete part.
@@ -275,14 +367,8 @@ class RunFolder:
         RunFolderError
             The file is missing or damaged.
         """
-        path = self._rows_path(name)
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise RunFolderError(
-                f"cannot read {path} ({error}): delete it and run the same command again to "
-                "compute it anew"
-            ) from error
+        remedy = "delete it and run the same command again to compute it anew"
+        return load_rows(self._rows_path(name), remedy)
 
     def _rows_path(self, name: str) -> Path:
         return self.path / "rows" / f"{name}.parquet"
@@ -291,9 +377,7 @@ class RunFolder:
 
     def save_tensors(self, name: str, state: Mapping[str, Any]) -> None:
         """Store tensors, numbers and strings in the file ``name``, atomically."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        write_atomically(self.path / name, buffer.getvalue())
+        write_atomically(self.path / name, pack_tensors(state))
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Store tensors, numbers and strings; replaces the previous checkpoint atomically."""

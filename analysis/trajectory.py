@@ -15,6 +15,7 @@ import pandas as pd
 from agents import TabularTrainer
 from analysis.cliff import Arm, arms, snapshot_epochs
 from analysis.collapse_view import Track, as_float64, as_labels, view_data
+from analysis.exhibits import read_rows
 from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder
 from gridworld.cliff import ACTION_NAMES
@@ -81,13 +82,15 @@ def read_view(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     ------
     ValueError
         No track is complete.
+    RunFolderError
+        A track's rows are damaged.
     """
     actions = config["actions"]
     tracks = []
     for track in config["tracks"]:
         rows = folder / "rows" / f"{track['name']}.parquet"
         if rows.exists():
-            snapshots = rows_snapshots(pd.read_parquet(rows), len(actions))
+            snapshots = rows_snapshots(read_rows(rows), len(actions))
             tracks.append(Track(track["name"], track["label"], snapshots))
     return view_data(config["title"], config["caption"], actions, tracks, config["unit"])
 
