@@ -22,7 +22,8 @@ from torch import Tensor
 
 from agents import losses
 from agents.collect import Collector
-from agents.learner import Iteration, positive
+from agents.learner import Iteration
+from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
 from agents.optimisation import (
     OptimizerKind,
     Schedule,
@@ -38,37 +39,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class A2C:
-    """Hyper-parameters of A2C; the defaults are Stable-Baselines3's.
+class AdvantageActorCritic:
+    """Hyper-parameters that A2C and A3C share; the defaults are Stable-Baselines3's for A2C.
 
     Raises
     ------
     ValueError
-        A number outside its range.
+        A field that does not hold what its annotation says.
     """
 
-    name: ClassVar[str] = "a2c"
     has_critic: ClassVar[bool] = True
+    least_samples: ClassVar[int] = 1
+    """What a rollout must have."""
 
-    rollout_steps: int = 5
+    rollout_steps: Count = 5
     """T, steps an environment between updates."""
-    learning_rate: float = 7e-4
+    learning_rate: Positive = 7e-4
     anneal: bool = False
     """Whether the learning rate goes linearly to zero."""
-    discount: float = 0.99
-    trace: float = 1.0
+    discount: Fraction = 0.99
+    trace: Fraction = 1.0
     """λ of the generalised advantages."""
-    value_coefficient: float = 1.0
+    value_coefficient: NonNegative = 1.0
     """Of ½·MSE."""
-    entropy_coefficient: float = 0.0
-    max_gradient_norm: float = 0.5
+    entropy_coefficient: NonNegative = 0.0
+    max_gradient_norm: Positive = 0.5
     optimizer: OptimizerKind = "rmsprop"
-    optimizer_eps: float = 1e-5
-    epsilon: float = 0.0
+    optimizer_eps: Positive = 1e-5
+    epsilon: Fraction = 0.0
     """Of an ε-greedy admixture while acting; gradients stay those of the policy itself."""
 
     def __post_init__(self) -> None:
-        positive(self, "rollout_steps", "learning_rate", "max_gradient_norm", "optimizer_eps")
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class A2C(AdvantageActorCritic):
+    """Hyper-parameters of A2C."""
+
+    name: ClassVar[str] = "a2c"
 
     def learner(
         self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]

@@ -35,16 +35,11 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
-from agents.a2c import accumulate_gradients
+from agents.a2c import AdvantageActorCritic, accumulate_gradients
 from agents.collect import Collector, Finished
-from agents.learner import Iteration, positive
-from agents.optimisation import (
-    OptimizerKind,
-    Schedule,
-    clip_gradients,
-    make_optimizer,
-    set_learning_rate,
-)
+from agents.learner import Iteration
+from agents.limits import Count, NonNegative
+from agents.optimisation import Schedule, clip_gradients, make_optimizer, set_learning_rate
 from agents.policy import Policy
 from agents.samples import Samples
 
@@ -56,39 +51,20 @@ _PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class A3C:
+class A3C(AdvantageActorCritic):
     """Hyper-parameters of A3C; ``TrainConfig.num_envs`` is the number of environments a *worker*.
 
-    Raises
-    ------
-    ValueError
-        A number outside its range.
+    Those without a comment are A2C's.
     """
 
     name: ClassVar[str] = "a3c"
-    has_critic: ClassVar[bool] = True
 
-    workers: int = 4
-    rollout_steps: int = 20
+    workers: Count = 4
+    rollout_steps: Count = 20
     """t_max, steps an environment between updates."""
-    learning_rate: float = 7e-4
     anneal: bool = True
-    """Whether the learning rate goes linearly to zero."""
-    discount: float = 0.99
-    trace: float = 1.0
-    """λ of the generalised advantages."""
-    value_coefficient: float = 0.5
-    """Of ½·MSE."""
-    entropy_coefficient: float = 0.01
-    max_gradient_norm: float = 0.5
-    optimizer: OptimizerKind = "rmsprop"
-    optimizer_eps: float = 1e-5
-    epsilon: float = 0.0
-    """Of an ε-greedy admixture while acting; gradients stay those of the policy itself."""
-
-    def __post_init__(self) -> None:
-        positive(self, "workers", "rollout_steps", "learning_rate", "max_gradient_norm")
-        positive(self, "optimizer_eps")
+    value_coefficient: NonNegative = 0.5
+    entropy_coefficient: NonNegative = 0.01
 
     def learner(
         self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]
@@ -157,6 +133,8 @@ class A3CLearner:
         train, chunk = self.train, self.config.rollout_steps * self.train.num_envs
         done = round(progress * train.steps)
         end = min((done // train.epoch_steps + 1) * train.epoch_steps, train.steps)
+        # What is played too much in one epoch may be all that a short last one has.
+        end = max(end, done + 1)
         self._taken.value = 0
         for _, connection in self._workers:
             order = Order(int(self.rng.integers(2**31)), done, end - done)

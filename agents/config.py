@@ -5,10 +5,11 @@ device.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import Literal
 
 from agents.a2c import A2C
 from agents.a3c import A3C
+from agents.limits import Count, Natural, Positive, ProperFraction, check_fields
 from agents.networks import FeatureKind
 from agents.ppo import PPO
 from agents.reinforce import Reinforce
@@ -34,11 +35,16 @@ OBSERVATIONS: dict[str, tuple[Observations, ...]] = {
     **dict.fromkeys(ATARI, ("image", "ram")),
 }
 """Every environment, and what a policy can see of it (the first is the default)."""
-
-
-def _choice(owner: str, name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{owner}.{name} must be one of {', '.join(map(str, allowed))}: {value!r}")
+ACTIONS: dict[str, int] = {
+    "CartPole-v1": 2,
+    "CarRacing-v3": 5,
+    "IdealCliffWalking-v0": 4,
+    "Pong": 6,
+    "Breakout": 4,
+    "Enduro": 9,
+    "Qbert": 6,
+}
+"""K of every environment, known without its packages."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class EnvConfig:
     Raises
     ------
     ValueError
-        Unknown environment, or observations that it does not offer.
+        Unknown environment or convention, or observations that it does not offer.
     """
 
     id: str = "CartPole-v1"
@@ -60,11 +66,11 @@ class EnvConfig:
     (not the game). ``"v5"``: actions stick with probability 0.25, only game over ends."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.id not in OBSERVATIONS:
             raise ValueError(
                 f"unknown environment {self.id!r}; there are {', '.join(sorted(OBSERVATIONS))}"
             )
-        _choice("EnvConfig", "convention", self.convention, get_args(Convention))
         if self.observations not in OBSERVATIONS[self.id]:
             raise ValueError(
                 f"{self.id} offers the observations {', '.join(OBSERVATIONS[self.id])}, not "
@@ -84,21 +90,23 @@ class HeadConfig:
     Raises
     ------
     ValueError
-        Unknown kind, energy that is not positive, or a bias on a frozen head.
+        A field that does not hold what its annotation says, or a bias on a frozen head.
     """
 
     kind: HeadKind = "linear"
     bias: bool = False
     """Of a learned head; the paper's theory has none and a frozen head neither."""
-    energy: float = 1.0
+    energy: Positive = 1.0
     """E_W, the (mean) squared norm of a frozen head's rows."""
 
     def __post_init__(self) -> None:
-        _choice("HeadConfig", "kind", self.kind, get_args(HeadKind))
-        if not self.energy > 0:
-            raise ValueError(f"HeadConfig.energy must be > 0, got {self.energy}")
+        check_fields(self)
         if self.bias and self.kind != "linear":
             raise ValueError(f"a frozen {self.kind} head has no bias: set bias=False")
+
+    def least_dim(self, num_actions: int) -> int:
+        """Feature dimension that the head needs for K actions."""
+        return {"etf": num_actions - 1, "orthogonal": num_actions}.get(self.kind, 1)
 
 
 @dataclass(frozen=True)
@@ -108,60 +116,52 @@ class TrainConfig:
     Raises
     ------
     ValueError
-        For a combination that has no meaning, naming the fields and the remedy.
+        For a field that does not hold what its annotation says, and for a combination that has no
+        meaning, naming the fields and the remedy.
     """
 
     env: EnvConfig = field(default_factory=EnvConfig)
     algorithm: Algorithm = field(default_factory=PPO)
     heads: tuple[HeadConfig, ...] = (HeadConfig(),)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Natural, ...] = (0,)
     """The same seed under another head starts from the same backbone, critic and episodes."""
     network: NetworkKind = "mlp"
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Layer widths of an MLP; for a CNN the one feature dimension d after its convolutions."""
     critic: CriticKind = "separate"
     """Of actor-critic algorithms: a value layer on the actor's features, or its own network."""
     feature: FeatureKind = "rectified"
-    feature_energy: float | None = None
+    feature_energy: Positive | None = None
     """E_H of the ball that features are projected onto; None for no bound."""
     initialisation: Initialisation = "default"
     """``"default"``: PyTorch's uniform. ``"orthogonal"``: gain √2, learned head 0.01, value 1."""
-    match_entropy: float | None = None
+    match_entropy: ProperFraction | None = None
     """Scale every head at the start until the policy's mean entropy on first observations is this
     fraction of log K, so that heads explore alike; None leaves them alone."""
-    num_envs: int = 8
+    num_envs: Count = 8
     """Environments a member."""
-    steps: int = 100_000
+    steps: Count = 100_000
     """Agent steps (decisions) a member; with a frame skip of 4 they are 4 frames each."""
-    epoch_steps: int = 10_000
-    """Agent steps an epoch. Environments restart at every epoch (unfinished episodes are cut and
-    bootstrapped), so that a checkpoint has no environment to save."""
-    eval_episodes: int = 10
+    epoch_steps: Count = 10_000
+    """Agent steps an epoch, which are at least those of one iteration. Environments restart at
+    every epoch (unfinished episodes are cut and bootstrapped), so that a checkpoint has no
+    environment to save."""
+    eval_episodes: Count = 10
     eval_greedy: bool = False
     """Whether evaluation takes the likeliest action instead of a sampled one."""
     target_return: float | None = None
     """The first epoch whose evaluation reaches it is the paper's early-stop epoch."""
     precision: Precision = "auto"
-    """Of convolutions: ``"auto"`` is bf16 where the processor multiplies it natively."""
-    snapshot_epochs: tuple[int, ...] = ()
+    """Of a CNN's convolutions: ``"auto"`` is bf16 where the processor multiplies it natively."""
+    snapshot_epochs: tuple[Natural, ...] = ()
     """Epochs (0 is the initialisation) after which features are stored for probing."""
-    snapshot_states: int = 2000
+    snapshot_states: Count = 2000
     """Evaluation states whose features are stored."""
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("network", NetworkKind),
-            ("critic", CriticKind),
-            ("feature", FeatureKind),
-            ("initialisation", Initialisation),
-            ("precision", Precision),
-        ):
-            _choice("TrainConfig", name, getattr(self, name), get_args(kind))
-        for name in ("num_envs", "steps", "epoch_steps", "eval_episodes", "snapshot_states"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be distinct non-negative integers, got {self.seeds}")
+        check_fields(self)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be at least one and all distinct, got {self.seeds}")
         if not self.heads or len(set(self.heads)) < len(self.heads):
             raise ValueError("heads must be at least one and all different")
         if (self.network == "cnn") != (self.env.observations == "image"):
@@ -169,17 +169,49 @@ class TrainConfig:
                 f"network={self.network!r} cannot read {self.env.observations!r} observations: a "
                 "cnn needs 'image', an mlp 'state' or 'ram'"
             )
+        if not self.hidden:
+            raise ValueError("hidden must have at least one layer, whose output is the feature")
         if self.network == "cnn" and len(self.hidden) != 1:
             raise ValueError(f"a cnn has one feature layer, hidden=(512,), got {self.hidden}")
-        if self.match_entropy is not None and not 0 < self.match_entropy < 1:
-            raise ValueError(f"match_entropy must lie in (0, 1), got {self.match_entropy}")
-        late = [epoch for epoch in self.snapshot_epochs if not 0 <= epoch <= self.epochs]
+        if self.network == "mlp" and self.precision == "bf16":
+            raise ValueError("precision='bf16' is of convolutions, an mlp has none: leave it out")
+        self._check_heads()
+        self._check_rollout()
+        late = [epoch for epoch in self.snapshot_epochs if epoch > self.epochs]
         if late:
             raise ValueError(f"snapshot_epochs {late} are not in 0…{self.epochs}")
         if isinstance(self.algorithm, A3C) and self.population > 1:
             raise ValueError(
                 f"a3c trains one member a run, got {self.population}: its workers are processes of "
                 "one network; give one head and one seed"
+            )
+
+    def _check_heads(self) -> None:
+        num_actions, dim = ACTIONS[self.env.id], self.hidden[-1]
+        for head in self.heads:
+            if dim < head.least_dim(num_actions):
+                raise ValueError(
+                    f"hidden={self.hidden} is too narrow: {head.kind!r} for the {num_actions} "
+                    f"actions of {self.env.id} needs a last layer of {head.least_dim(num_actions)} "
+                    "or more"
+                )
+
+    def _check_rollout(self) -> None:
+        """What one iteration collects against epochs and minibatches."""
+        algorithm, length = self.algorithm, self.algorithm.rollout_steps
+        if length is None:
+            return
+        samples = self.num_envs * length
+        product = f"num_envs={self.num_envs} × rollout_steps={length} = {samples}"
+        if samples > self.epoch_steps:
+            raise ValueError(
+                f"an iteration takes {product} steps, more than epoch_steps={self.epoch_steps}: "
+                f"raise epoch_steps to {samples} or more, or lower num_envs or rollout_steps"
+            )
+        if samples < algorithm.least_samples:
+            raise ValueError(
+                f"an iteration collects {product} samples, and {algorithm.name} needs "
+                f"{algorithm.least_samples}: raise num_envs or rollout_steps, or lower minibatches"
             )
 
     @property

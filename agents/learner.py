@@ -32,17 +32,3 @@ class Learner(Protocol):
 
     def close(self) -> None:
         """Release processes and shared memory, if any."""
-
-
-def positive(config: object, *names: str) -> None:
-    """Refuse hyper-parameters that are not > 0, naming them.
-
-    Raises
-    ------
-    ValueError
-        With the class, the field and its value.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if not value > 0:
-            raise ValueError(f"{type(config).__name__}.{name} must be > 0, got {value}")

@@ -23,7 +23,8 @@ from torch import Tensor
 from agents import losses
 from agents.capture import CapturedUpdate
 from agents.collect import Collector
-from agents.learner import Iteration, positive
+from agents.learner import Iteration
+from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
 from agents.optimisation import (
     Schedule,
     clip_gradients,
@@ -45,37 +46,41 @@ class PPO:
     Raises
     ------
     ValueError
-        A number outside its range.
+        A field that does not hold what its annotation says.
     """
 
     name: ClassVar[str] = "ppo"
     has_critic: ClassVar[bool] = True
 
-    rollout_steps: int = 128
+    rollout_steps: Count = 128
     """T, steps an environment between updates."""
-    passes: int = 4
+    passes: Count = 4
     """Passes over each rollout ("repeat per collect")."""
-    minibatches: int = 4
-    learning_rate: float = 2.5e-4
+    minibatches: Count = 4
+    learning_rate: Positive = 2.5e-4
     anneal: bool = True
     """Whether the learning rate goes linearly to zero."""
-    discount: float = 0.99
-    trace: float = 0.95
+    discount: Fraction = 0.99
+    trace: Fraction = 0.95
     """λ of the generalised advantages."""
-    clip: float = 0.2
+    clip: Positive = 0.2
     standardise: bool = True
     """Whether advantages are standardised within each minibatch."""
-    value_coefficient: float = 0.5
+    value_coefficient: NonNegative = 0.5
     """Of ½·MSE."""
-    entropy_coefficient: float = 0.01
-    max_gradient_norm: float = 0.5
-    adam_eps: float = 1e-5
-    epsilon: float = 0.0
+    entropy_coefficient: NonNegative = 0.01
+    max_gradient_norm: Positive = 0.5
+    adam_eps: Positive = 1e-5
+    epsilon: Fraction = 0.0
     """Of an ε-greedy admixture while acting (Table 2); ratios stay those of the policy itself."""
 
     def __post_init__(self) -> None:
-        positive(self, "rollout_steps", "passes", "minibatches", "learning_rate", "clip")
-        positive(self, "max_gradient_norm", "adam_eps")
+        check_fields(self)
+
+    @property
+    def least_samples(self) -> int:
+        """What a rollout must have: of one sample the standardised advantage would be 0."""
+        return self.minibatches * (2 if self.standardise else 1)
 
     def learner(
         self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]

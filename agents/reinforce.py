@@ -19,7 +19,7 @@ measurements are repeated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from torch import Tensor
 
 from agents import losses
 from agents.collect import Collector, Rollout
-from agents.learner import Iteration, positive
+from agents.learner import Iteration
+from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
 from agents.member_adam import MemberAdam
 from agents.optimisation import Schedule, take
 from agents.policy import Policy
@@ -50,39 +51,37 @@ class Reinforce:
     Raises
     ------
     ValueError
-        A number outside its range.
+        A field that does not hold what its annotation says.
     """
 
     name: ClassVar[str] = "reinforce"
     has_critic: ClassVar[bool] = False
+    rollout_steps: ClassVar[None] = None
+    """A collect is whole games, whatever their lengths."""
+    least_samples: ClassVar[int] = 1
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """Samples a minibatch. A member's n samples make n // batch_size parts of nearly equal size
     (one if there are fewer), as the library merges a short remainder into the last part."""
-    passes: int = 2
+    passes: Count = 2
     """Passes over each collect ("repeat per collect")."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     anneal: bool = False
     """Whether the learning rate goes linearly to zero."""
-    discount: float = 0.95
+    discount: Fraction = 0.95
     baseline: Baseline = "running"
     """Returns less their running mean, divided by their running standard deviation; or by the
     moments of the collect itself; or as they are."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: NonNegative = 0.0
     """Of an entropy bonus, which the paper does not have."""
-    adam_eps: float = 1e-8
-    horizon: int = 27_000
+    adam_eps: Positive = 1e-8
+    horizon: Count = 27_000
     """Steps after which a game is cut, should the environment not do it earlier."""
-    epsilon: float = 0.0
+    epsilon: Fraction = 0.0
     """Of an ε-greedy admixture while acting; gradients stay those of the policy itself."""
 
     def __post_init__(self) -> None:
-        positive(self, "batch_size", "passes", "learning_rate", "adam_eps", "horizon")
-        if self.baseline not in get_args(Baseline):
-            raise ValueError(
-                f"Reinforce.baseline must be one of {', '.join(get_args(Baseline))}: "
-                f"{self.baseline!r}"
-            )
+        check_fields(self)
 
     def learner(
         self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]

@@ -133,7 +133,8 @@ class Trainer:
         self._collector.finished = Finished.none(config.population)
         self._collector.restart(self._seeds(_TRAIN, self.epoch + 1))
         measured: list[dict[str, Tensor]] = []
-        while self.steps < end:
+        # One at least: what an epoch plays too much may be all that a short last one has.
+        while not measured or self.steps < end:
             iteration = self._learner.iterate(self._collector, self.steps / config.steps)
             self.steps += iteration.steps
             measured.append(iteration.metrics)

@@ -26,7 +26,15 @@ from torch import Tensor, nn
 
 from agents import losses
 from agents.collect import Collector
-from agents.learner import Iteration, positive
+from agents.learner import Iteration
+from agents.limits import (
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    ProperFraction,
+    check_fields,
+)
 from agents.optimisation import Schedule, make_optimizer, permutations, set_learning_rate, take
 from agents.policy import Policy
 from agents.samples import Samples
@@ -42,47 +50,45 @@ class TRPO:
     Raises
     ------
     ValueError
-        A number outside its range.
+        A field that does not hold what its annotation says.
     """
 
     name: ClassVar[str] = "trpo"
     has_critic: ClassVar[bool] = True
 
-    rollout_steps: int = 128
+    rollout_steps: Count = 128
     """T, steps an environment between updates."""
-    max_kl: float = 0.01
+    max_kl: Positive = 0.01
     """Radius of the trust region in nats."""
-    damping: float = 0.1
+    damping: NonNegative = 0.1
     """Added to the Fisher matrix's diagonal."""
-    cg_iterations: int = 10
-    backtracks: int = 10
+    cg_iterations: Count = 10
+    backtracks: Count = 10
     """Step lengths that the line search tries, the full one included."""
-    backtrack_factor: float = 0.8
-    discount: float = 0.99
-    trace: float = 0.95
+    backtrack_factor: ProperFraction = 0.8
+    discount: Fraction = 0.99
+    trace: Fraction = 0.95
     """λ of the generalised advantages."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: NonNegative = 0.0
     """Of an entropy bonus in the surrogate."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Of the value function; the actor's step has no learning rate."""
     anneal: bool = False
     """Whether the value function's learning rate goes linearly to zero."""
-    value_passes: int = 10
-    minibatches: int = 8
+    value_passes: Count = 10
+    minibatches: Count = 8
     """Parts of each pass of the value function."""
-    adam_eps: float = 1e-5
-    epsilon: float = 0.0
+    adam_eps: Positive = 1e-5
+    epsilon: Fraction = 0.0
     """Of an ε-greedy admixture while acting; ratios stay those of the policy itself."""
 
     def __post_init__(self) -> None:
-        positive(self, "rollout_steps", "max_kl", "cg_iterations", "backtracks", "learning_rate")
-        positive(self, "value_passes", "minibatches", "adam_eps")
-        if self.damping < 0:
-            raise ValueError(f"TRPO.damping must be >= 0, got {self.damping}")
-        if not 0 < self.backtrack_factor < 1:
-            raise ValueError(
-                f"TRPO.backtrack_factor must lie in (0, 1), got {self.backtrack_factor}"
-            )
+        check_fields(self)
+
+    @property
+    def least_samples(self) -> int:
+        """What a rollout must have: of one sample the standardised advantage would be 0."""
+        return max(2, self.minibatches)
 
     def learner(
         self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]

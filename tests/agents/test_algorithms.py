@@ -125,10 +125,3 @@ def test_a_greedy_admixture_while_acting_changes_the_run(algorithm) -> None:
         trainer(algorithm, steps=80, algorithm=replace(ALGORITHMS[algorithm], epsilon=0.5))
     )
     assert any((one != other).any() for one, other in zip(plain, mixed, strict=True))
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
-@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
-def test_a_learning_rate_that_is_not_positive_is_refused(algorithm, value) -> None:
-    with pytest.raises(ValueError, match=r"\.learning_rate must be > 0, got"):
-        replace(algorithm, learning_rate=value)

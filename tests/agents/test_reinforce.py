@@ -178,8 +178,3 @@ def test_all_members_spend_the_same_budget() -> None:
     assert (played >= granted).all()
     assert (played < granted + longest).all()
     np.testing.assert_array_equal(run._learner._owed, granted - played)
-
-
-def test_an_unknown_baseline_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"baseline must be one of running, batch, none: 'mean'"):
-        Reinforce(baseline="mean")

@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from agents.config import EnvConfig, HeadConfig, TrainConfig
+from agents.a2c import A2C
+from agents.a3c import A3C
+from agents.config import (
+    ACTIONS,
+    OBSERVATIONS,
+    Algorithm,
+    EnvConfig,
+    HeadConfig,
+    Observations,
+    TrainConfig,
+)
+from agents.envs import make_environments
 from agents.ppo import PPO
+from agents.reinforce import Reinforce
 from agents.training import Trainer, resolve_device
+from agents.trpo import TRPO
 
 CONFIG = TrainConfig(
     algorithm=PPO(rollout_steps=16, passes=2, minibatches=2, learning_rate=1e-3),
@@ -111,15 +124,26 @@ def test_greedy_evaluation_draws_nothing() -> None:
 
 
 def test_rewards_are_clipped_for_the_learner_only() -> None:
-    pong = replace(
-        CONFIG, env=EnvConfig("Breakout", "ram"), seeds=(0,), heads=(HeadConfig(),), steps=64
+    """Qbert pays 25 a cube: the same play with and without the clip, to the end of a game."""
+    qbert = replace(
+        CONFIG, env=EnvConfig("Qbert", "ram"), seeds=(0,), heads=(HeadConfig(),), num_envs=1
     )
-    run = trainer(pong)
-    run._collector.restart([0])
-    rollout = run._collector.collect(300)
-    assert set(np.unique(rollout.rewards)) <= {-1.0, 0.0, 1.0}
+    seen = []
+    for clipped in (True, False):
+        run = trainer(qbert)
+        assert run._collector.clip_rewards
+        run._collector.clip_rewards = clipped
+        run._collector.restart([0])
+        rewards = np.concatenate([run._collector.collect(250).rewards for _ in range(4)], axis=1)
+        seen.append((rewards, run._collector.finished.returns))
+        run.close()
+    (signs, returns), (raw, same_returns) = seen
+    assert 25 in raw
+    np.testing.assert_array_equal(signs, np.sign(raw))
+    assert returns == same_returns
+    assert len(returns[0]) >= 1
+    assert sum(returns[0]) > np.abs(signs).sum()
     assert not trainer()._collector.clip_rewards
-    run.close()
 
 
 def test_entropy_is_reported_and_matched_between_heads() -> None:
@@ -146,10 +170,35 @@ def test_unknown_device_is_refused() -> None:
         ({"seeds": (1, 1)}, "distinct"),
         ({"seeds": ()}, "distinct"),
         ({"heads": (HeadConfig(), HeadConfig())}, "all different"),
-        ({"steps": 0}, "steps must be >= 1"),
-        ({"match_entropy": 1.5}, r"\(0, 1\)"),
+        ({"hidden": ()}, "hidden must have at least one layer"),
+        ({"precision": "bf16"}, "precision='bf16' is of convolutions, an mlp has none"),
         ({"snapshot_epochs": (9,)}, r"snapshot_epochs \[9\] are not in 0…3"),
-        ({"critic": "none"}, "critic must be one of shared, separate"),
+        (
+            {"env": EnvConfig("Enduro", "ram"), "hidden": (64, 7), "heads": (HeadConfig("etf"),)},
+            r"hidden=\(64, 7\) is too narrow: 'etf' for the 9 actions of Enduro needs .* of 8 or",
+        ),
+        (
+            {
+                "env": EnvConfig("Enduro", "ram"),
+                "hidden": (8,),
+                "heads": (HeadConfig("orthogonal"),),
+            },
+            "'orthogonal' for the 9 actions of Enduro needs a last layer of 9 or more",
+        ),
+        (
+            {"epoch_steps": 31},
+            "takes num_envs=2 × rollout_steps=16 = 32 steps, more than epoch_steps=31: raise "
+            "epoch_steps to 32 or more, or lower num_envs or rollout_steps",
+        ),
+        (
+            {"algorithm": PPO(rollout_steps=16, minibatches=17)},
+            "collects num_envs=2 × rollout_steps=16 = 32 samples, and ppo needs 34: raise num_envs "
+            "or rollout_steps, or lower minibatches",
+        ),
+        ({"algorithm": PPO(rollout_steps=16, minibatches=33, standardise=False)}, "ppo needs 33"),
+        ({"algorithm": TRPO(rollout_steps=16, minibatches=33)}, "trpo needs 33"),
+        ({"algorithm": TRPO(rollout_steps=1, minibatches=1), "num_envs": 1}, "trpo needs 2"),
+        ({"algorithm": A2C(rollout_steps=33)}, "= 66 steps, more than epoch_steps=64"),
     ],
 )
 def test_meaningless_configurations_are_refused(wrong: dict[str, object], message: str) -> None:
@@ -164,5 +213,94 @@ def test_unknown_environments_and_heads_are_refused() -> None:
         EnvConfig("Pong")
     with pytest.raises(ValueError, match="frozen etf head has no bias"):
         HeadConfig("etf", bias=True)
-    with pytest.raises(ValueError, match="energy must be > 0"):
-        HeadConfig("etf", energy=0.0)
+
+
+@pytest.mark.parametrize(
+    "fitting",
+    [
+        {"epoch_steps": 32},
+        {"algorithm": PPO(rollout_steps=16, minibatches=16)},
+        {"algorithm": PPO(rollout_steps=16, minibatches=32, standardise=False)},
+        {"algorithm": TRPO(rollout_steps=16, minibatches=32)},
+        {"algorithm": A2C(rollout_steps=1), "num_envs": 1},
+        {"algorithm": Reinforce(), "epoch_steps": 1, "steps": 3},
+        {"env": EnvConfig("Enduro", "ram"), "hidden": (8,), "heads": (HeadConfig("etf"),)},
+        {"env": EnvConfig("Enduro", "ram"), "hidden": (9,), "heads": (HeadConfig("orthogonal"),)},
+        {"env": EnvConfig("Enduro", "ram"), "hidden": (1,), "heads": (HeadConfig("gaussian"),)},
+    ],
+)
+def test_what_just_fits_is_accepted(fitting: dict[str, object]) -> None:
+    replace(CONFIG, **fitting)
+
+
+@pytest.mark.parametrize(
+    ("env", "observations"), [(env, kinds[-1]) for env, kinds in OBSERVATIONS.items()]
+)
+def test_the_number_of_actions_is_the_environments(env: str, observations: Observations) -> None:
+    environments = make_environments(EnvConfig(env, observations), 1, 1)
+    assert environments.num_actions == ACTIONS[env]
+    environments.close()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "epoch_steps"),
+    [
+        (PPO(rollout_steps=16, passes=1, minibatches=1), 32),
+        (PPO(rollout_steps=16, passes=1, minibatches=1), 33),
+        (PPO(rollout_steps=16, passes=1, minibatches=1), 63),
+        (A2C(rollout_steps=5), 11),
+        (TRPO(rollout_steps=2, value_passes=1, minibatches=1), 5),
+        (Reinforce(), 1),
+        (Reinforce(), 7),
+    ],
+)
+def test_an_epoch_has_an_iteration_however_often_steps_were_played_too_much(
+    algorithm: Algorithm, epoch_steps: int
+) -> None:
+    """An epoch ends at the first iteration past its end, so the next one begins late."""
+    config = replace(
+        CONFIG,
+        algorithm=algorithm,
+        heads=(HeadConfig(),),
+        seeds=(0,),
+        hidden=(4,),
+        epoch_steps=epoch_steps,
+        steps=40 * epoch_steps,
+    )
+    run = trainer(config)
+    while not run.done:
+        assert np.isfinite(run.train_epoch().metrics["policy_loss"]).all()
+        assert 0 <= run.steps - run.epoch * epoch_steps < 32
+    assert run.epoch == config.epochs == 40
+    run.close()
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        PPO(rollout_steps=16, passes=1, minibatches=1),
+        Reinforce(),
+        A3C(rollout_steps=16, workers=1),
+    ],
+    ids=lambda algorithm: algorithm.name,
+)
+def test_a_last_epoch_whose_steps_were_played_before_it_still_has_an_iteration(
+    algorithm: Algorithm,
+) -> None:
+    first = 1500 if isinstance(algorithm, Reinforce) else 40
+    config = replace(
+        CONFIG,
+        algorithm=algorithm,
+        heads=(HeadConfig(),),
+        seeds=(0,),
+        hidden=(4,),
+        epoch_steps=first,
+        steps=first + 1,
+    )
+    run = trainer(config)
+    run.train_epoch()
+    assert run.steps > config.steps
+    assert not run.done
+    assert np.isfinite(run.train_epoch().metrics["policy_loss"]).all()
+    assert run.done
+    run.close()

@@ -226,16 +226,3 @@ def test_the_value_function_fits_its_targets(critic) -> None:
     before = error()
     run._learner._fit_value(batch)
     assert (error() < 0.7 * before).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"damping": -0.1}, r"TRPO\.damping must be >= 0, got -0\.1"),
-        ({"backtrack_factor": 1.0}, r"TRPO\.backtrack_factor must lie in \(0, 1\), got 1\.0"),
-        ({"max_kl": 0.0}, r"TRPO\.max_kl must be > 0, got 0\.0"),
-    ],
-)
-def test_refused(options, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        TRPO(**options)
