@@ -111,6 +111,22 @@ def test_an_equation_or_claim_without_a_place_stops_the_build(tmp_path) -> None:
     assert not any("Lemma 1" in warning for warning in warnings)
 
 
+@pytest.mark.parametrize("lacking", ["code", "claims", "tests"])
+def test_a_statement_of_the_paper_without_code_claim_or_test_stops_the_build(
+    tmp_path, lacking
+) -> None:
+    page = "\n".join(line for line in PAGE.splitlines() if not line.startswith(f":{lacking}:"))
+    assert page != PAGE
+    assert any(f"needs :{lacking}:" in warning for warning in build(tmp_path, page))
+
+
+def test_punctuation_stays_on_the_line_of_its_formula(tmp_path) -> None:
+    assert build(tmp_path, "# Title\n\nOne ($a$), and two.\n") == []
+    before, after = text_of(tmp_path).split("<math", 1)
+    assert before.endswith('<span class="unbroken">(') or before.rstrip().endswith("(")
+    assert "</math>),</span>" in after or "</math></span>)," in after
+
+
 def test_a_verdict_other_than_the_committed_one_stops_the_build(tmp_path, monkeypatch) -> None:
     etf = lpm.simplex_etf
     monkeypatch.setattr(lpm, "simplex_etf", lambda *a, **k: etf(*a, **k) + 1e-6)

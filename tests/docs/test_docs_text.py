@@ -95,3 +95,55 @@ def test_mathematics_becomes_one_element() -> None:
     markup = mathml.to_mathml("\\begin{aligned}a&=b\\\\&\\ge c\\end{aligned}", block=True)
     assert markup.startswith("<math")
     assert markup.count("<mtr") == 2
+
+
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [
+        ("a = b", ["a = b"]),
+        (
+            r"\log p = \langle h + g + f, w_k + v_k \rangle - \log \sum_j e^{\langle h, w_j \rangle}",
+            [
+                r"\log p =",
+                r" \langle h + g + f, w_k + v_k \rangle -",
+                r" \log \sum_j e^{\langle h, w_j \rangle}",
+            ],
+        ),
+        (r"f(a + b + c + d + e + f + g + h + i)", [r"f(a + b + c + d + e + f + g + h + i)"]),
+        (r"x_{n + m + k + p} y_{n + m + k + p}", [r"x_{n + m + k + p} y_{n + m + k + p}"]),
+        (
+            r"a b c d e f g h i j k l m n o p q r = -s",
+            [r"a b c d e f g h i j k l m n o p q r =", " -s"],
+        ),
+    ],
+)
+def test_long_formulas_break_where_tex_would(formula, expected) -> None:
+    found = mathml.pieces(formula)
+    assert found == expected
+    assert "".join(found) == formula
+
+
+def test_what_is_returned_in_sentences_is_one_field() -> None:
+    text = [
+        "Sum.",
+        "",
+        "Returns",
+        "-------",
+        "The sum of both",
+        "and no more.",
+        "",
+        "Raises",
+        "------",
+    ]
+    assert docstrings.prepare(text) == [
+        "Sum.",
+        "",
+        "",
+        ":returns: The sum of both",
+        "    and no more.",
+        "",
+        "Raises",
+        "------",
+    ]
+    typed = ["Returns", "-------", "(n, d) float array", "    The rows.", ""]
+    assert docstrings.prepare(typed) == typed
