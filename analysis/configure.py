@@ -23,6 +23,18 @@ from agents.presets import preset
 _ENV = ("env", "observations", "convention")
 _HEAD = ("head", "bias", "head_energy")
 _RUN = tuple(f.name for f in fields(TrainConfig) if f.name not in ("env", "algorithm", "heads"))
+_NAMED = {
+    "algorithm": "--algorithm",
+    "env": "--env",
+    "observations": "--observations",
+    "convention": "--convention",
+    "network": "--network",
+    "head": "--head",
+    "feature": "--feature",
+    "seeds": "--seed",
+    "steps": "--steps",
+}
+"""Options that have a name of their own on the command line."""
 
 
 def training_config(options: Mapping[str, Any]) -> TrainConfig:
@@ -42,7 +54,7 @@ def training_config(options: Mapping[str, Any]) -> TrainConfig:
     """
     options = dict(options)
     algorithm = options.pop("algorithm", None)
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise ValueError(
             f"unknown algorithm {algorithm!r}: choose from {', '.join(sorted(ALGORITHMS))}"
         )
@@ -63,19 +75,25 @@ def training_config(options: Mapping[str, Any]) -> TrainConfig:
         options.get("network"),
     )
     hyper, run = preset(algorithm, env.id, env.observations)
-    kinds: Any = options.pop("head", "linear")
-    named: Any = (kinds,) if isinstance(kinds, str) else kinds
-    heads = tuple(
-        HeadConfig(
-            kind,
-            bias=bool(options.get("bias", False)) and kind == "linear",
-            energy=float(options.get("head_energy", 1.0)),
-        )
-        for kind in named
+    heads = _heads(
+        options.pop("head", "linear"), options.get("bias", False), options.get("head_energy", 1.0)
     )
     chosen = {name: options[name] for name in own if name in options}
     values = {**run, **{name: _value(options[name]) for name in _RUN if name in options}}
     return TrainConfig(env=env, algorithm=replace(hyper, **chosen), heads=heads, **values)
+
+
+def _heads(given: Any, bias: Any, energy: Any) -> tuple[HeadConfig, ...]:
+    """Every head of one kind or several, with a bias where there can be one."""
+    kinds = given if isinstance(given, list | tuple) else (given,)
+    if bias and "linear" not in kinds:
+        raise ValueError(
+            f"bias={bias!r} is of a learned head, and head={given!r} has none: leave bias out, or "
+            "add linear"
+        )
+    return tuple(
+        HeadConfig(kind, bias=bias if kind == "linear" else False, energy=energy) for kind in kinds
+    )
 
 
 def environment_config(
@@ -96,7 +114,7 @@ def environment_config(
                 if convention not in (None, meaning):
                     raise ValueError(f"{name} means convention {meaning!r}, not {convention!r}")
                 name, convention = game, meaning
-    if observations is None and name in OBSERVATIONS:
+    if observations is None and isinstance(name, str) and name in OBSERVATIONS:
         offered = OBSERVATIONS[name]
         observations = "ram" if network == "mlp" and "ram" in offered else offered[0]
     values = {"observations": observations, "convention": convention}
@@ -110,13 +128,15 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        No ``=``, or a name twice.
+        No ``=``, a name twice, or one of an option that the command has anyway.
     """
     options: dict[str, Any] = {}
     for text in assignments:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise ValueError(f"--set takes name=value, got {text!r}")
+        if name in _NAMED:
+            raise ValueError(f"--set {text}: {name} is an option of its own, give {_NAMED[name]}")
         if name in options:
             raise ValueError(f"--set gives {name!r} twice")
         try:

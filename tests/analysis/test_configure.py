@@ -1,10 +1,13 @@
 """From flat options to a configuration: presets, spellings, and clear refusals."""
 
+from dataclasses import fields
+
 import pytest
 
-from agents.config import EnvConfig, HeadConfig
+from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
 from agents.presets import preset
+from analysis.commands.training import Train
 from analysis.configure import environment_config, parse_assignments, training_config
 
 
@@ -69,7 +72,19 @@ def test_environments_in_every_spelling(
         ({"algorithm": "ppo", "env": "Pong", "observations": "state"}, "offers the observations"),
         ({"algorithm": "ppo", "network": "cnn", "hidden": (512,)}, "cannot read 'state'"),
         ({"algorithm": "ppo", "head": "etff"}, "HeadConfig.kind must be one of linear, etf"),
-        ({"algorithm": "ppo", "learning_rate": -1.0}, "learning_rate must be > 0"),
+        ({"algorithm": ["ppo"]}, r"unknown algorithm \['ppo'\]: choose from"),
+        ({"algorithm": "ppo", "env": ["Pong"]}, r"EnvConfig.id must be a text, got \['Pong'\]"),
+        ({"algorithm": "ppo", "head": 3}, "HeadConfig.kind must be one of linear, .*, got 3"),
+        ({"algorithm": "ppo", "head": ()}, "heads must be at least one"),
+        ({"algorithm": "ppo", "head_energy": "abc"}, "HeadConfig.energy must be .*, got 'abc'"),
+        ({"algorithm": "ppo", "bias": 1}, "HeadConfig.bias must be True or False, got 1"),
+        ({"algorithm": "ppo", "bias": True, "head": "etf"}, "bias=True is of a learned head, and"),
+        ({"algorithm": "ppo", "bias": True, "head": ["etf", "gaussian"]}, "leave bias out"),
+        ({"algorithm": "ppo", "learning_rate": "abc"}, "PPO.learning_rate must be .*, got 'abc'"),
+        ({"algorithm": "ppo", "learning_rate": [1e-3]}, r"learning_rate must be .*, got \[0.001\]"),
+        ({"algorithm": "ppo", "hidden": 64}, "TrainConfig.hidden must be a tuple.*, got 64"),
+        ({"algorithm": "ppo", "seeds": 3}, "TrainConfig.seeds must be a tuple.*, got 3"),
+        ({"algorithm": "ppo", "precision": "bf16"}, "an mlp has none"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
@@ -88,3 +103,15 @@ def test_assignments() -> None:
         parse_assignments(("x",))
     with pytest.raises(ValueError, match="gives 'a' twice"):
         parse_assignments(("a=1", "a=2"))
+
+
+def test_every_option_of_the_command_is_given_by_its_own_name() -> None:
+    """``--set env=…`` would win over ``--env`` without a word."""
+    flags = {field.name.replace("seed", "seeds"): field.name for field in fields(Train)}
+    training = {field.name for field in (*fields(TrainConfig), *fields(EnvConfig))}
+    options = {name for name in flags if name in training} | {"head"}
+    assert options > {"env", "algorithm", "observations", "network", "seeds", "steps"}
+    for name in options:
+        flag = flags[name]
+        with pytest.raises(ValueError, match=f"--set {name}=1: .* of its own, give --{flag}$"):
+            parse_assignments((f"{name}=1",))
