@@ -102,11 +102,11 @@ def test_mathematics_becomes_one_element() -> None:
     [
         ("a = b", ["a = b"]),
         (
-            r"\log p = \langle h + g + f, w_k + v_k \rangle - \log \sum_j e^{\langle h, w_j \rangle}",
+            r"\log p = \langle h + g, w_k + v_k + u \rangle - \log \sum_j \exp z_j",
             [
                 r"\log p =",
-                r" \langle h + g + f, w_k + v_k \rangle -",
-                r" \log \sum_j e^{\langle h, w_j \rangle}",
+                r" \langle h + g, w_k + v_k + u \rangle -",
+                r" \log \sum_j \exp z_j",
             ],
         ),
         (r"f(a + b + c + d + e + f + g + h + i)", [r"f(a + b + c + d + e + f + g + h + i)"]),
