@@ -102,10 +102,10 @@ def test_mathematics_becomes_one_element() -> None:
     [
         ("a = b", ["a = b"]),
         (
-            r"\log p = \langle h + g, w_k + v_k + u \rangle - \log \sum_j \exp z_j",
+            r"\log p = \langle h + g, w_k + v_k + u + t \rangle - \log \sum_j \exp z_j",
             [
                 r"\log p =",
-                r" \langle h + g, w_k + v_k + u \rangle -",
+                r" \langle h + g, w_k + v_k + u + t \rangle -",
                 r" \log \sum_j \exp z_j",
             ],
         ),
