@@ -37,6 +37,7 @@ from torch import Tensor, multiprocessing
 
 from agents.a2c import AdvantageActorCritic, accumulate_gradients
 from agents.collect import Collector, Finished
+from agents.errors import ConfigurationError, WorkerError
 from agents.learner import Iteration
 from agents.limits import Count, NonNegative
 from agents.optimisation import Schedule, clip_gradients, make_optimizer, set_learning_rate
@@ -110,7 +111,9 @@ class A3CLearner:
         self, config: A3C, train: "TrainConfig", policy: Policy, rng: np.random.Generator
     ) -> None:
         if policy.head.weight.device.type != "cpu":
-            raise ValueError("a3c's workers share the CPU's memory: train with --device cpu")
+            raise ConfigurationError(
+                "a3c's workers share the CPU's memory: train with --device cpu"
+            )
         self.config, self.train, self.policy, self.rng = config, train, policy, rng
         policy.share_memory()
         self._optimizer = shared_optimizer(config, policy)
@@ -205,13 +208,13 @@ class A3CLearner:
                     report = ready.recv()
                 except (EOFError, ConnectionResetError):
                     process.join(_PATIENCE)
-                    raise RuntimeError(
+                    raise WorkerError(
                         f"an a3c worker died (exit code {process.exitcode}; killed, or out of "
                         "memory): resume from the last checkpoint, with fewer workers if memory is "
                         "short"
                     ) from None
                 if isinstance(report, str):
-                    raise RuntimeError(f"an a3c worker failed:\n{report}")
+                    raise WorkerError(f"an a3c worker failed:\n{report}")
                 reports[ready] = report
         return [reports[connection] for _, connection in self._workers]
 

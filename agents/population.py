@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from agents.cnn import NatureCNN
 from agents.config import HeadConfig, TrainConfig
+from agents.errors import ConfigurationError
 from agents.heads import FROZEN_HEADS, FrozenHead, HeadGroup, LinearHead, rescale
 from agents.losses import entropy
 from agents.networks import FeatureKind, PopulationMLP
@@ -98,7 +99,7 @@ def match_entropy(policy: Policy, observations: Tensor, fraction: float) -> None
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         Some member's entropy cannot come down so far: its logits tie or hardly differ.
     """
     logits = policy(observations).logits.double()
@@ -114,7 +115,7 @@ def match_entropy(policy: Policy, observations: Tensor, fraction: float) -> None
     reached = entropy((logits * factors[:, None, None]).log_softmax(-1)).mean(-1)
     missed = (reached - target).abs() > 1e-3
     if missed.any():
-        raise ValueError(
+        raise ConfigurationError(
             f"match_entropy={fraction} (entropy {target:.3f}) cannot be reached by scaling the "
             f"head of members {torch.nonzero(missed).flatten().tolist()}: they stop at "
             f"{reached[missed].tolist()}; choose a larger fraction"

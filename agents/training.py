@@ -20,6 +20,7 @@ from agents.cnn import has_native_bf16
 from agents.collect import Collector, Finished, sample_actions
 from agents.config import TrainConfig
 from agents.envs import Environments, make_environments
+from agents.errors import ConfigurationError
 from agents.population import build_policy, match_entropy, mean_entropy
 
 Float = NDArray[np.float64]
@@ -37,7 +38,7 @@ def resolve_device(name: str) -> torch.device:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         The named device does not exist here.
     """
     if name == "auto":
@@ -45,9 +46,11 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: use auto, cpu or cuda") from error
+        raise ConfigurationError(f"unknown device {name!r}: use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but PyTorch sees no CUDA device here")
+        raise ConfigurationError(
+            f"device {name!r} was asked for, but PyTorch sees no CUDA device here"
+        )
     return device
 
 
@@ -86,8 +89,8 @@ class Trainer:
 
     Raises
     ------
-    ValueError
-        The device does not exist, or heads cannot be matched.
+    ConfigurationError
+        The device does not exist, the network cannot be built, or heads cannot be matched.
     ImportError
         The environment's optional package is missing; the message says which.
     """
@@ -100,13 +103,17 @@ class Trainer:
             or (config.precision == "auto" and has_native_bf16(self.device))
         )
         environments = self._environments(config.num_envs)
-        self.policy = build_policy(
-            config,
-            environments.observation_shape,
-            environments.num_actions,
-            critic=config.algorithm.has_critic,
-            bf16=self.bf16,
-        ).to(self.device)
+        try:
+            policy = build_policy(
+                config,
+                environments.observation_shape,
+                environments.num_actions,
+                critic=config.algorithm.has_critic,
+                bf16=self.bf16,
+            )
+        except ValueError as error:  # such as a frame of more rows than the feature has room for
+            raise ConfigurationError(str(error)) from error
+        self.policy = policy.to(self.device)
         self._act_rngs, self._shuffle_rngs = self._generators(_ACT), self._generators(_SHUFFLE)
         self._collector = Collector(
             self.policy,

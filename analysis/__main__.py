@@ -7,11 +7,13 @@ from typing import Annotated
 import threadpoolctl
 import torch
 import tyro
+from rich.text import Text
 
+from agents.errors import ConfigurationError, WorkerError
 from analysis.commands.ablations import Ablations
 from analysis.commands.agents import Figure3, Figure4, Table1, Table2
 from analysis.commands.cliff import Figure1
-from analysis.commands.console import INTERRUPTED, MISUSED, UsageError, console
+from analysis.commands.console import FAILED, INTERRUPTED, MISUSED, UsageError, console, say
 from analysis.commands.probe import Probe
 from analysis.commands.report import CollapseView, Report
 from analysis.commands.reproduce import Reproduce
@@ -51,13 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with threadpoolctl.threadpool_limits(1):
         try:
             code = command.run()
-        except (UsageError, RunFolderError, ImportError) as error:
-            console.print(f"[bold red]error:[/] {error}", highlight=False)
+        except (UsageError, ConfigurationError, ImportError) as error:
+            _complain(error)
             code = MISUSED
+        except (RunFolderError, WorkerError) as error:
+            _complain(error)
+            code = FAILED
         except KeyboardInterrupt:
-            console.print("stopped; the same command continues from the last checkpoint")
+            say(console, f"stopped; {command.when_stopped}")
             code = INTERRUPTED
     sys.exit(code)
+
+
+def _complain(error: Exception) -> None:
+    # Not as markup, to which the extra in 'action-collapse[atari]' would be a style.
+    console.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

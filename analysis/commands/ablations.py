@@ -1,22 +1,31 @@
 """`ablations`: each of Conditions 1 to 3 broken alone, for learned and fixed heads."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from analysis.ablation_settings import ARMS, CONDITIONS, SAMPLED_CONDITIONS, cases
 from analysis.ablations import AblationFigure, run_ablations
-from analysis.commands.console import FAILED, at_least_one, enough_seeds, progress_bars, stdout
+from analysis.commands.console import (
+    FAILED,
+    KEEPS_PARTS,
+    at_least_one,
+    enough_seeds,
+    progress_bars,
+    say,
+    stdout,
+)
 from analysis.exhibits import FigureWords, TableWords, read_rows, store_figure, store_table
-from analysis.storage import RunFolder
+from analysis.storage import RunFolder, read_json
 from analysis.table_writers import to_text
 from analysis.tables import ablation_table
 
 _NAME = "ablations-cliff"
+_DAMAGED = "move its run folder away, or make it again"
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Ablations:
     """Rows of the same configuration that are found here are not trained again."""
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
+
+    when_stopped: ClassVar[str] = KEEPS_PARTS
 
     def run(self) -> int:
         """Run the command and return its exit code."""
@@ -52,15 +63,16 @@ class Ablations:
         stdout.print(f"expectations: {len(figure.bars) - len(missed)} of {len(figure.bars)} met")
         if len(missed):
             stdout.print(to_text(missed), markup=False, highlight=False)
-        stdout.print(*(f"figure: {path}" for path in figure.paths), sep="\n")
+        for path in figure.paths:
+            say(stdout, f"figure: {path}")
         return 0 if figure.expectations_met else FAILED
 
 
 def _take_over(results: Path, out: Path, seeds: int) -> None:
     """Copy finished rows of runs with as many seeds into the folder of their configuration."""
     for recorded in sorted(results.rglob("config.json")):
-        config = json.loads(recorded.read_text())
-        if config.get("experiment") != _NAME or config["seeds"] != list(range(seeds)):
+        config = read_json(recorded, _DAMAGED)
+        if config.get("experiment") != _NAME or config.get("seeds") != list(range(seeds)):
             continue
         folder = RunFolder(out, _NAME, config)
         with folder.session():
@@ -72,7 +84,7 @@ def _take_over(results: Path, out: Path, seeds: int) -> None:
 def _store(figure: AblationFigure) -> pd.DataFrame:
     """Put words and tables beside the figure; returns the table of angles."""
     path = figure.paths[0].parent.parent
-    folder = RunFolder(path.parent, _NAME, json.loads((path / "config.json").read_text()))
+    folder = RunFolder(path.parent, _NAME, read_json(path / "config.json", _DAMAGED))
     table = ablation_table(
         figure.rows,
         np.random.default_rng(0),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from analysis.agent_words import (
     last_values,
     unequal_words,
 )
-from analysis.commands.console import UsageError, stdout
+from analysis.commands.console import BEGINS_ANEW, UsageError, say, stdout
 from analysis.exhibits import FigureWords, TableWords, store_figure, store_table
 from analysis.figures.agents import (
     FIGURE1_PANELS,
@@ -55,6 +55,8 @@ class Figure3:
     out: Path = Path("runs")
     """Directory of run folders."""
 
+    when_stopped: ClassVar[str] = BEGINS_ANEW
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         rows = _reported(self.results, self.selection_seeds, self.env)
@@ -92,6 +94,8 @@ class Figure4:
     out: Path = Path("runs")
     """Directory of run folders."""
 
+    when_stopped: ClassVar[str] = BEGINS_ANEW
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         rows = _with_geometry(_reported(self.results, self.selection_seeds, self.env))
@@ -117,6 +121,8 @@ class Table1:
     """Seeds that choose among learning rates and are not reported."""
     out: Path = Path("runs")
     """Directory of run folders."""
+
+    when_stopped: ClassVar[str] = BEGINS_ANEW
 
     def run(self) -> int:
         """Run the command and return its exit code."""
@@ -162,6 +168,8 @@ class Table2:
     """Seeds that choose among learning rates and are not reported."""
     out: Path = Path("runs")
     """Directory of run folders."""
+
+    when_stopped: ClassVar[str] = BEGINS_ANEW
 
     def run(self) -> int:
         """Run the command and return its exit code."""
@@ -248,7 +256,7 @@ def _store_figure(
     with folder.session():
         _store_sources(folder, rows)
         for path in store_figure(folder, name, drawn, words):
-            stdout.print(f"figure: {path}")
+            say(stdout, f"figure: {path}")
 
 
 _Maker = Callable[[pd.DataFrame, np.random.Generator, Sequence[int]], pd.DataFrame]
@@ -284,7 +292,7 @@ def _store_tables(
             folder.write(f"tables/{part}.md", f"{to_markdown(table)}\n{words.caption}\n")
             folder.write(f"tables/{part}.html", to_html(table))
             stdout.print(f"{words.title}\n{to_text(table)}", markup=False, highlight=False)
-    stdout.print(f"tables: {folder.path / 'tables'}")
+    say(stdout, f"tables: {folder.path / 'tables'}")
 
 
 def _store_sources(folder: RunFolder, rows: pd.DataFrame) -> None:

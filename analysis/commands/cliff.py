@@ -16,7 +16,16 @@ from rich.table import Table
 from analysis import figures, report
 from analysis.cliff import Arm, arms, evaluate_bars, run_arm
 from analysis.commands.agents import draw_figure1
-from analysis.commands.console import FAILED, at_least_one, enough_seeds, progress_bars, stdout
+from analysis.commands.console import (
+    BEGINS_ANEW,
+    CONTINUES,
+    FAILED,
+    at_least_one,
+    enough_seeds,
+    progress_bars,
+    say,
+    stdout,
+)
 from analysis.exhibits import FigureWords, store_figure, store_table
 from analysis.parallel import run_parts
 from analysis.runs import SELECTION_SEEDS
@@ -43,6 +52,11 @@ class Figure1:
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
+    @property
+    def when_stopped(self) -> str:
+        """What becomes of the results so far."""
+        return CONTINUES if self.env == "cliff" else BEGINS_ANEW
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         if self.env != "cliff":
@@ -56,7 +70,8 @@ class Figure1:
             if len(figure.bars):
                 stdout.print(bars_table(figure))
             met &= figure.expectations_met
-            stdout.print(*(f"figure: {path}" for path in figure.paths), sep="\n")
+            for path in figure.paths:
+                say(stdout, f"figure: {path}")
         return 0 if met else FAILED
 
 

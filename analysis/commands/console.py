@@ -23,6 +23,17 @@ console = Console(stderr=True)
 stdout = Console(width=None if sys.stdout.isatty() else 160)
 
 
+# What a command says of its results so far when it is stopped.
+CONTINUES = "the same command continues from the last checkpoint"
+KEEPS_PARTS = "finished parts are kept: the same command computes the rest"
+BEGINS_ANEW = "nothing was kept: the same command begins anew"
+
+
+def say(where: Console, text: str, style: str | None = None) -> None:
+    """Print a line as it is: no markup, no emoji codes, and paths are not broken."""
+    where.print(Text(text, style or ""), soft_wrap=True)
+
+
 class UsageError(ValueError):
     """An option's value makes no sense; the message says what would."""
 
@@ -48,7 +59,7 @@ class _RateColumn(ProgressColumn):
 def progress_bars() -> Progress:
     """Progress with rate and time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),

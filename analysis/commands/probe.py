@@ -47,7 +47,7 @@ class Probe:
     out: Path = Path("runs")
     """Directory of run folders."""
 
-    when_stopped: ClassVar = BEGINS_ANEW
+    when_stopped: ClassVar[str] = BEGINS_ANEW
 
     def run(self) -> int:
         """Run the command and return its exit code."""

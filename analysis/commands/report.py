@@ -4,8 +4,17 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
-from analysis.commands.console import UsageError, at_least_one, progress_bars, stdout
+from analysis.commands.console import (
+    BEGINS_ANEW,
+    KEEPS_PARTS,
+    UsageError,
+    at_least_one,
+    progress_bars,
+    say,
+    stdout,
+)
 from analysis.parallel import run_parts
 from analysis.report import build_report
 from analysis.trajectory import cliff_arms, cliff_folder, run_trajectory
@@ -24,6 +33,8 @@ class CollapseView:
     out: Path = Path("runs")
     """Directory of run folders; the same command reuses what is there."""
 
+    when_stopped: ClassVar[str] = KEEPS_PARTS
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         at_least_one("epochs", self.epochs)
@@ -38,7 +49,7 @@ class CollapseView:
                 self.workers,
                 lambda name, gained: progress.advance(tasks[name], gained),
             )
-        stdout.print(f"rows: {folder.path}")
+        say(stdout, f"rows: {folder.path}")
         return 0
 
 
@@ -51,7 +62,9 @@ class Report:
     out: Path = Path("report.html")
     """The page; replaced if it exists."""
 
+    when_stopped: ClassVar[str] = BEGINS_ANEW
+
     def run(self) -> int:
         """Run the command and return its exit code."""
-        stdout.print(f"page: {build_report(self.results, self.out)}")
+        say(stdout, f"page: {build_report(self.results, self.out)}")
         return 0

@@ -4,10 +4,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from analysis.claims import Result
 from analysis.commands.cliff import CliffFigure, bars_table, run_cliff_figure
-from analysis.commands.console import FAILED, at_least_one, enough_seeds, stdout
+from analysis.commands.console import CONTINUES, FAILED, at_least_one, enough_seeds, say, stdout
 from analysis.commands.theory import run_verify, store_claims, verdict_table
 from analysis.page import render_page
 from analysis.report import collect
@@ -33,6 +34,8 @@ class Reproduce:
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
+    when_stopped: ClassVar[str] = CONTINUES
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         at_least_one("instances", self.instances)
@@ -46,7 +49,7 @@ class Reproduce:
         for figure in drawn:
             if len(figure.bars):
                 stdout.print(bars_table(figure))
-        stdout.print(f"page: {page}")
+        say(stdout, f"page: {page}")
         verified = all(result.as_expected for result in results)
         return 0 if verified and all(figure.expectations_met for figure in drawn) else FAILED
 

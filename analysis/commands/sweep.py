@@ -3,13 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from analysis.commands.console import FAILED, UsageError, console, progress_bars, stdout
+from analysis.commands.console import (
+    CONTINUES,
+    FAILED,
+    UsageError,
+    console,
+    progress_bars,
+    say,
+    stdout,
+)
 from analysis.engines import Engine, Event, run_cells
 from analysis.sweep import Cell, read_grid, write_index
 
@@ -36,6 +46,8 @@ class Sweep:
     """auto, cpu or cuda."""
     out: Path = Path("runs")
     """Directory of run folders."""
+
+    when_stopped: ClassVar[str] = CONTINUES
 
     def run(self) -> int:
         """Run the command and return its exit code."""
@@ -64,8 +76,8 @@ class Sweep:
             raise
         index = write_index(grid, self.out, failures)
         for name, trace in failures.items():
-            _say(stdout, f"failed: {name}: {last_line(trace)}", style="red")
-        _say(stdout, f"{len(cells) - len(failures)} of {len(cells)} cells are done; index: {index}")
+            say(stdout, f"failed: {name}: {last_line(trace)}", style="red")
+        say(stdout, f"{len(cells) - len(failures)} of {len(cells)} cells are done; index: {index}")
         return FAILED if failures else 0
 
 
@@ -93,11 +105,11 @@ class SweepView:
         elif event.kind == "failed":
             self._states[name], self._steps[name] = "waiting" if event.again else "failed", 0
             fate = "will be tried again" if event.again else "given up"
-            _say(console, f"{name} failed, {fate}: {last_line(event.error)}")
+            say(console, f"{name} failed, {fate}: {last_line(event.error)}")
         else:
             self._states[name], self._steps[name] = "done", config.steps
             if event.kind == "done" and not console.is_terminal:
-                _say(console, f"{name} done")
+                say(console, f"{name} done")
         self._bar.update(self._task, completed=self.steps)
 
     @property
@@ -118,15 +130,12 @@ class SweepView:
         )
         running = [name for name, state in self._states.items() if state == "running"]
         for name in running[:_SHOWN]:
-            table.add_row(name, f"{self._steps[name]:,} of {self._cells[name].config.steps:,}")
+            table.add_row(
+                Text(name), f"{self._steps[name]:,} of {self._cells[name].config.steps:,}"
+            )
         if len(running) > _SHOWN:
             table.add_row(f"and {len(running) - _SHOWN} more", "")
         return Group(table, self._bar.get_renderable())
-
-
-def _say(where: Console, text: str, style: str | None = None) -> None:
-    """Print a line as it is, brackets included, without breaking paths."""
-    where.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def last_line(error: str) -> str:

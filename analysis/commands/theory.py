@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,14 @@ from rich.text import Text
 from analysis import figures, peeled
 from analysis.claims import CLAIMS, RIGOROUS, Result, Verdict, verify
 from analysis.commands.console import (
+    BEGINS_ANEW,
     FAILED,
+    KEEPS_PARTS,
     UsageError,
     at_least_one,
     console,
     progress_bars,
+    say,
     stdout,
 )
 from analysis.exhibits import FigureWords, store_figure
@@ -42,6 +46,8 @@ class Verify:
     """Print JSON to standard output instead of a table."""
     out: Path | None = None
     """Store the rows in a run folder under this directory."""
+
+    when_stopped: ClassVar[str] = BEGINS_ANEW
 
     def run(self) -> int:
         """Run the command and return its exit code."""
@@ -72,7 +78,7 @@ class Verify:
             folder = RunFolder(self.out, "verify", config)
             with folder.session():
                 store_claims(folder, results)
-            console.print(f"rows: {folder.path}")
+            say(console, f"rows: {folder.path}")
         return 0 if all(result.as_expected for result in results) else FAILED
 
 
@@ -170,10 +176,13 @@ class FigureLpm:
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
+    when_stopped: ClassVar[str] = KEEPS_PARTS
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         paths = run_lpm_figure(self.out, self.seed)
-        stdout.print(*(f"figure: {path}" for path in paths), sep="\n")
+        for path in paths:
+            say(stdout, f"figure: {path}")
         return 0
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from agents.config import (
     Convention,
@@ -13,9 +14,12 @@ from agents.config import (
     NetworkKind,
     Observations,
 )
+from agents.errors import ConfigurationError
 from agents.networks import FeatureKind
-from analysis.commands.console import UsageError, at_least_one, progress_bars, stdout
+from agents.training import resolve_device
+from analysis.commands.console import UsageError, at_least_one, progress_bars, say, stdout
 from analysis.configure import parse_assignments, training_config
+from analysis.runs import read_training_rows
 from analysis.training import train
 
 
@@ -49,6 +53,10 @@ class Train:
     out: Path = Path("runs")
     """Directory of run folders."""
 
+    when_stopped: ClassVar[str] = (
+        "the same command with --resume continues from the last checkpoint"
+    )
+
     def run(self) -> int:
         """Run the command and return its exit code."""
         at_least_one("threads", self.threads)
@@ -69,21 +77,23 @@ class Train:
             config = training_config({**given, **parse_assignments(self.set)})
         except ValueError as error:
             raise UsageError(str(error)) from error
+        try:
+            resolve_device(self.device)
+        except ConfigurationError as error:
+            raise UsageError(f"--device: {error}") from error
         with progress_bars() as progress:
             task = progress.add_task(f"{self.algorithm} {self.env} steps", total=config.steps)
-            try:
-                folder = train(
-                    config,
-                    self.out,
-                    device=self.device,
-                    resume=self.resume,
-                    tensorboard=self.tensorboard,
-                    advance=lambda steps: progress.advance(task, steps),
-                )
-            except ValueError as error:
-                raise UsageError(str(error)) from error
-        rows = folder.read_rows("epochs")
-        table = Table(title=f"{self.algorithm} on {self.env}, {config.steps} steps a member")
+            folder = train(
+                config,
+                self.out,
+                device=self.device,
+                resume=self.resume,
+                tensorboard=self.tensorboard,
+                advance=lambda steps: progress.advance(task, steps),
+            )
+        rows = read_training_rows(folder.path)
+        title = f"{self.algorithm} on {config.env.id}, {config.steps} steps a member"
+        table = Table(title=Text(title, "table.title"))
         for column in ("head", "seed", "best return", "final return", "final entropy"):
             table.add_column(column)
         for (head, seed), member in rows.groupby(["head", "seed"], sort=False):
@@ -96,5 +106,5 @@ class Train:
                 f"{last['policy_entropy']:.3f}",
             )
         stdout.print(table)
-        stdout.print(f"rows: {folder.path}")
+        say(stdout, f"rows: {folder.path}")
         return 0

@@ -15,6 +15,7 @@ from torch import multiprocessing
 
 from agents.a3c import A3C, A3CLearner, Order, Worker, local_copy, shared_optimizer
 from agents.config import HeadConfig, TrainConfig
+from agents.errors import WorkerError
 from agents.population import build_policy
 from agents.presets import preset
 from agents.samples import Samples
@@ -182,7 +183,7 @@ def test_a_failure_and_a_death_are_reported() -> None:
     try:
         run.train_epoch()
         os.kill(run._learner._workers[1][0].pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=r"worker died \(exit code -9.*fewer workers"):
+        with pytest.raises(WorkerError, match=r"worker died \(exit code -9.*fewer workers"):
             run.train_epoch()
     finally:
         run.close()

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 
 from analysis import __main__ as cli
 from analysis.claims import CLAIMS, Evidence, Result, Verdict
-from analysis.commands import cliff, theory
+from analysis.commands import theory
+from analysis.commands.console import BEGINS_ANEW, CONTINUES, KEEPS_PARTS, progress_bars
 
 
 def run(*arguments: str) -> int:
@@ -108,17 +110,74 @@ def test_senseless_options_are_refused_before_any_work(
 def test_unwritable_output_is_an_error_with_a_remedy(tmp_path, capsys) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert run("figure1", "--epochs", "1", "--seeds", "2", "--out", str(blocked)) == 2
-    assert "choose another --out" in " ".join(capsys.readouterr().err.split())
+    assert run("figure1", "--epochs", "1", "--seeds", "2", "--out", str(blocked)) == 1
+    said = capsys.readouterr().err
+    assert "a file is where a folder has to be, choose another --out" in said
+    assert str(blocked) in said
 
 
-def test_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> None:
-    def interrupted(*arguments: object) -> None:
+def every_command() -> dict[str, type]:
+    """Commands by their names on the command line."""
+    found = {}
+    for annotated in get_args(cli.Command):
+        kind, *settings = get_args(annotated)
+        (name,) = (setting.name for setting in settings if hasattr(setting, "name"))
+        found[name] = kind
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("verify",), BEGINS_ANEW),
+        (("figure1",), CONTINUES),
+        (("figure1", "--env", "pong"), BEGINS_ANEW),
+        (("figure3",), BEGINS_ANEW),
+        (("figure4",), BEGINS_ANEW),
+        (("figure-lpm",), KEEPS_PARTS),
+        (("table1",), BEGINS_ANEW),
+        (("table2",), BEGINS_ANEW),
+        (("ablations",), KEEPS_PARTS),
+        (("reproduce",), CONTINUES),
+        (("probe", "runs"), BEGINS_ANEW),
+        (("collapse-view",), KEEPS_PARTS),
+        (("report",), BEGINS_ANEW),
+        (("train",), "the same command with --resume continues from the last checkpoint"),
+        (("sweep", "grid.toml"), CONTINUES),
+    ],
+)
+def test_interruption_says_how_to_go_on(monkeypatch, capsys, arguments, hint) -> None:
+    def interrupted(command: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cliff, "run_cliff_figure", interrupted)
-    assert run("figure1", "--out", str(tmp_path)) == 130
-    assert "continues from the last checkpoint" in capsys.readouterr().err
+    monkeypatch.setattr(every_command()[arguments[0]], "run", interrupted)
+    assert run(*arguments) == 130
+    assert capsys.readouterr().err == f"stopped; {hint}\n"
+
+
+@pytest.mark.usefixtures("quick_claims")
+def test_paths_are_printed_as_they_are(tmp_path, capsys) -> None:
+    out = tmp_path / "[red]:rocket:[" / ("long" * 40)
+    assert run("verify", "--out", str(out)) == 0
+    (folder,) = out.iterdir()
+    assert f"rows: {folder}\n" in capsys.readouterr().err
+
+
+def test_progress_takes_no_markup(capsys) -> None:
+    with progress_bars() as progress:
+        progress.add_task("ppo [/x] [red]", total=1)
+    assert "ppo [/x] [red]" in capsys.readouterr().err
+
+
+def test_a_damaged_configuration_among_results_is_named(tmp_path, capsys) -> None:
+    recorded = tmp_path / "results" / "ablations-cliff-0" / "config.json"
+    recorded.parent.mkdir(parents=True)
+    recorded.write_text('{"experiment": ')
+    options = ("--results", str(tmp_path / "results"), "--out", str(tmp_path / "out"))
+    assert run("ablations", *options) == 1
+    said = capsys.readouterr().err
+    assert f"error: {recorded} is missing or damaged" in said
+    assert "move its run folder away" in said
 
 
 def test_unknown_environment_lists_the_known(capsys) -> None:

@@ -338,7 +338,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     with pytest.raises(RunFolderError, match=r"No space left.*free some space"):
         train(CONFIG, tmp_path, device="cpu")
     assert (folder.path / "checkpoints" / "trainer.pt").read_bytes() == before
-    assert not list(folder.path.rglob("*.tmp"))
+    assert [path.name for path in folder.path.rglob(".*")] == [".lock"]
 
 
 def test_a_missing_extra_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
