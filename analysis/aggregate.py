@@ -4,13 +4,15 @@ A *run* is one seed with one learning rate; an *arm* is what is compared: a head
 setting (algorithm, environment, network).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from agents import presets
 
 SETTING = ("algorithm", "env", "convention", "observations", "network")
 HEAD = ("head", "feature")
@@ -21,12 +23,20 @@ BASELINE = "linear"
 COMPARED = (BASELINE, "etf")
 """Heads that have an arm in every setting, run or not."""
 
-TARGETS: Mapping[str, float] = {"CartPole-v1": 475.0, "CarRacing-v3": 900.0, "Pong": 20.0}
-"""Evaluation return at which a run may stop. The paper has a "predefined performance target" for
-its Stop column and does not print it. The first two are Gymnasium's ``reward_threshold``; 20 of at
-most 21 in Pong is ours. The other environments have none."""
+TARGETS = presets.TARGETS
+"""For captions only: what a run's own target was, and when it reached it, its rows say."""
 
-_COLUMNS = (*ARM, "learning_rate", "seed", "epoch", "steps", "eval_return", "eval_episodes")
+_COLUMNS = (
+    *ARM,
+    "learning_rate",
+    "seed",
+    "epoch",
+    "steps",
+    "eval_return",
+    "eval_episodes",
+    "target_return",
+    "reached_target",
+)
 
 
 def arm_keys(rows: pd.DataFrame) -> list[str]:
@@ -34,15 +44,14 @@ def arm_keys(rows: pd.DataFrame) -> list[str]:
     return [*ARM, *(["epsilon"] if "epsilon" in rows else [])]
 
 
-def summarise_runs(rows: pd.DataFrame, targets: Mapping[str, float] = TARGETS) -> pd.DataFrame:
+def summarise_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """Best, final and stop of every run, as the paper's Table 1 defines them.
 
     Parameters
     ----------
     rows
-        One row for each run and epoch, in any order.
-    targets
-        Evaluation return at which training may stop, by environment.
+        One row for each run and epoch, in any order. ``target_return`` is that of the run's
+        configuration, NaN for none; ``reached_target`` is whether it was reached by the epoch.
 
     Returns
     -------
@@ -53,6 +62,8 @@ def summarise_runs(rows: pd.DataFrame, targets: Mapping[str, float] = TARGETS) -
     ``final``
         Evaluation return of the run's last epoch: NaN where that one was not evaluated or gave NaN,
         never an earlier epoch's.
+    ``target``
+        Evaluation return at which the run may stop.
     ``stop``
         First epoch whose evaluation reaches the target, else the last epoch; NaN without a target.
     ``reached``
@@ -71,8 +82,8 @@ def summarise_runs(rows: pd.DataFrame, targets: Mapping[str, float] = TARGETS) -
     missing = [name for name in _COLUMNS if name not in rows]
     if missing:
         raise ValueError(
-            f"rows of training runs need the columns {', '.join(missing)}: read the part 'epochs' "
-            "of a training run"
+            f"rows of training runs need the columns {', '.join(missing)}: read them with "
+            "analysis.runs.read_training_rows"
         )
     keys = [*arm_keys(rows), "learning_rate", "seed"]
     gaps = [name for name in keys if rows[name].isna().any()]
@@ -90,8 +101,8 @@ def summarise_runs(rows: pd.DataFrame, targets: Mapping[str, float] = TARGETS) -
     for _, run in ordered.groupby(keys):
         returns = run["eval_return"].to_numpy(dtype=float)
         last = run.iloc[-1]
-        target = targets.get(last["env"], np.nan)
-        hits = np.flatnonzero(returns >= target)
+        target = float(last["target_return"])
+        hits = np.flatnonzero(run["reached_target"].to_numpy(dtype=bool))
         known = not np.isnan(target)
         stop = run["epoch"].iloc[hits[0] if hits.size else -1]
         runs.append(
@@ -99,6 +110,7 @@ def summarise_runs(rows: pd.DataFrame, targets: Mapping[str, float] = TARGETS) -
                 **{name: last[name] for name in keys},
                 "best": float(np.fmax.reduce(returns)),
                 "final": float(returns[-1]),
+                "target": target,
                 "stop": float(stop) if known else np.nan,
                 "reached": float(hits.size > 0) if known else np.nan,
                 "epochs": int(last["epoch"]),
@@ -106,7 +118,7 @@ def summarise_runs(rows: pd.DataFrame, targets: Mapping[str, float] = TARGETS) -
                 "eval_episodes": float(last["eval_episodes"]),
             }
         )
-    measured = ["best", "final", "stop", "reached", "epochs", "steps", "eval_episodes"]
+    measured = ["best", "final", "target", "stop", "reached", "epochs", "steps", "eval_episodes"]
     return pd.DataFrame(runs, columns=[*keys, *measured])
 
 
@@ -195,9 +207,7 @@ class Arm:
 
 
 def compared_arms(
-    rows: pd.DataFrame,
-    selection_seeds: Collection[int],
-    targets: Mapping[str, float] = TARGETS,
+    rows: pd.DataFrame, selection_seeds: Collection[int]
 ) -> Iterator[tuple[Arm, Arm | None]]:
     """Every arm, with the learned head on the same feature in the same setting.
 
@@ -211,7 +221,7 @@ def compared_arms(
         As :func:`summarise_runs`.
     """
     keys = arm_keys(rows)
-    runs = summarise_runs(rows, targets)
+    runs = summarise_runs(rows)
     reported = runs[~runs["seed"].isin(selection_seeds)]
     choices = choose_learning_rates(rows, selection_seeds)
     setting = [name for name in keys if name not in HEAD]

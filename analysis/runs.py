@@ -31,8 +31,9 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
     Returns
     -------
     One row for each run, member and epoch: :data:`analysis.epoch_rows.COLUMNS`, collapse metrics
-    and losses (NaN where a run's algorithm has no such loss), and the folder's name as
-    :data:`RUN`. The order is that of the folders' names.
+    and losses (NaN where a run's algorithm has no such loss), ``target_return`` of the run's
+    configuration (NaN for none), and the folder's name as :data:`RUN`. The order is that of the
+    folders' names.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
                 f"{folder} was made by another version, its rows lack {', '.join(missing)}: move "
                 "it away and train it again"
             )
-        frames.append(rows.assign(**{RUN: folder.name}))
+        frames.append(rows.assign(target_return=_target(folder), **{RUN: folder.name}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -114,6 +115,13 @@ def _is_training(recorded: Path) -> bool:
         return bool(json.loads(recorded.read_text())["experiment"] == "train")
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _target(folder: Path) -> float:
+    """The rows say whether it was reached, not whether there was any."""
+    config = json.loads((folder / "config.json").read_text()).get("config", {})
+    target = config.get("target_return")
+    return np.nan if target is None else float(target)
 
 
 def _rows_path(folder: Path) -> Path:

@@ -23,14 +23,14 @@ Intervals
     (:mod:`analysis.statistics`).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import BASELINE, TARGETS, Arm, compared_arms
+from analysis.aggregate import BASELINE, Arm, compared_arms
 from analysis.paper_tables import table1_scores, table2_best
 from analysis.statistics import (
     Estimate,
@@ -46,10 +46,7 @@ _UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 
 
 def table1(
-    rows: pd.DataFrame,
-    rng: np.random.Generator,
-    selection_seeds: Collection[int] = (),
-    targets: Mapping[str, float] = TARGETS,
+    rows: pd.DataFrame, rng: np.random.Generator, selection_seeds: Collection[int] = ()
 ) -> pd.DataFrame:
     """Table 1: every algorithm, environment, network and head.
 
@@ -62,8 +59,6 @@ def table1(
         Draws the bootstrap's resamples.
     selection_seeds
         Their runs choose the learning rates and are not reported.
-    targets
-        Evaluation return at which training may stop, by environment.
 
     Returns
     -------
@@ -74,6 +69,8 @@ def table1(
     ``best``, ``final``, ``stop``, ``std``
         As in the paper; ``reached`` is the share of runs that reached the target. Below 1 it makes
         ``stop``, for which the others count with their last epoch, a lower bound.
+    ``target``
+        Evaluation return at which the runs may stop; NaN if they have none, or not the same.
     ``iqm``
         Interquartile mean of the final returns.
     ``improvement``
@@ -96,7 +93,7 @@ def table1(
     if "epsilon" in rows:
         rows = rows[rows["epsilon"] == 0].drop(columns="epsilon")
     found = []
-    for arm, linear in compared_arms(rows, selection_seeds, targets):
+    for arm, linear in compared_arms(rows, selection_seeds):
         paper = table1_scores(*(arm.keys[name] for name in (*_PAPER_CELL, "head")))
         found.append(
             {
@@ -104,11 +101,12 @@ def table1(
                 "learning_rate": arm.learning_rate,
                 "n": len(arm.runs),
                 **{name: _mean(arm.scores(name)) for name in ("best", "final", "stop", "reached")},
+                "target": _common(arm.scores("target")),
                 "std": _std(arm.scores("final")),
                 **_compared(arm, linear, "final", rng),
                 **arm.budget,
                 **{f"paper_{name}": score for name, score in paper._asdict().items()},
-                "note": "; ".join(_notes(arm, linear, targets)),
+                "note": "; ".join(_notes(arm, linear, stops=True)),
             }
         )
     return pd.DataFrame(found)
@@ -142,7 +140,7 @@ def table2(
     if "epsilon" not in rows:
         raise ValueError("Table 2 needs rows with a column epsilon: train with several values of ε")
     found = []
-    for arm, linear in compared_arms(rows, selection_seeds, {}):
+    for arm, linear in compared_arms(rows, selection_seeds):
         cell = [arm.keys[name] for name in (*_PAPER_CELL, "head", "epsilon")]
         found.append(
             {
@@ -154,7 +152,7 @@ def table2(
                 **_compared(arm, linear, "best", rng),
                 **arm.budget,
                 "paper_best": table2_best(*cell),
-                "note": "; ".join(_notes(arm, linear, None)),
+                "note": "; ".join(_notes(arm, linear, stops=False)),
             }
         )
     return pd.DataFrame(found)
@@ -185,7 +183,7 @@ def improvement_table(
     if "epsilon" in rows:
         rows = rows[rows["epsilon"] == 0].drop(columns="epsilon")
     groups: dict[tuple[Any, ...], list[tuple[Arm, Arm]]] = {}
-    for arm, linear in compared_arms(rows, selection_seeds, {}):
+    for arm, linear in compared_arms(rows, selection_seeds):
         if linear is not None and arm.keys["head"] != BASELINE and len(arm.runs):
             key = tuple(arm.keys[name] for name in _ACROSS)
             groups.setdefault(key, []).append((arm, linear))
@@ -297,8 +295,8 @@ def _compared(
     }
 
 
-def _notes(arm: Arm, linear: Arm | None, targets: Mapping[str, float] | None) -> Iterator[str]:
-    """What a reader of the arm's line has to know; `targets` is None where nothing stops."""
+def _notes(arm: Arm, linear: Arm | None, *, stops: bool) -> Iterator[str]:
+    """What a reader of the arm's line has to know; `stops` is whether the line says when."""
     if arm.note:
         yield arm.note
     if arm.runs.empty:
@@ -313,8 +311,11 @@ def _notes(arm: Arm, linear: Arm | None, targets: Mapping[str, float] | None) ->
     shortest, longest = arm.runs["epochs"].min(), arm.runs["epochs"].max()
     if shortest != longest:
         yield f"runs of {shortest} to {longest} epochs"
-    if targets is not None and arm.keys["env"] not in targets:
+    targets = arm.scores("target")
+    if stops and np.isnan(targets).all():
         yield "no target"
+    elif stops and np.isnan(_common(targets)):
+        yield "targets differ"
     if arm.keys["head"] == BASELINE:
         return
     if linear is None:
@@ -328,6 +329,11 @@ def _notes(arm: Arm, linear: Arm | None, targets: Mapping[str, float] | None) ->
 
 def _mean(values: Float) -> float:
     return float(values.mean()) if values.size else np.nan
+
+
+def _common(values: Float) -> float:
+    """The one value that all have, else NaN."""
+    return float(values[0]) if values.size and (values == values[0]).all() else np.nan
 
 
 def _std(values: Float) -> float:

@@ -1,12 +1,13 @@
 """Presets are valid configurations, and those of CartPole and the cliff learn."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
 import gridworld
 from agents.config import ALGORITHMS, ATARI, OBSERVATIONS, EnvConfig, HeadConfig, TrainConfig
-from agents.presets import preset
+from agents.presets import TARGETS, preset
 from agents.training import Trainer
 
 HEADS = (HeadConfig(), HeadConfig("etf"))
@@ -23,6 +24,12 @@ def test_every_preset_is_a_valid_configuration(algorithm, env_id, observations) 
     config = TrainConfig(env=EnvConfig(env_id, observations), algorithm=chosen, **options)
     assert config.algorithm.name == algorithm
     assert config.epochs >= 3
+    assert config.target_return == TARGETS.get(env_id)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "CarRacing-v3"])
+def test_targets_are_those_of_gymnasium(env) -> None:
+    assert TARGETS[env] == gymnasium.spec(env).reward_threshold
 
 
 @pytest.mark.parametrize("game", ATARI)

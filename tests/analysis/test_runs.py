@@ -36,6 +36,7 @@ def rows_of(
             "epoch": epoch,
             "steps": 1000 * epoch,
             "eval_episodes": 10,
+            "target_return": float("nan"),
         }
         row |= changes
         row["eval_return"] = epoch + 0.1 * seed + row["learning_rate"]
@@ -65,6 +66,18 @@ def test_finished_runs_are_found_at_any_depth_and_nothing_else_is(tmp_path) -> N
         read = found[found[RUN] == path.name].reset_index(drop=True)
         pd.testing.assert_frame_equal(read[list(own)], own)
     assert found.loc[found[RUN] == paths[0].name, "loss_kl"].isna().all()
+
+
+def test_the_target_is_that_of_the_configuration(tmp_path) -> None:
+    rows = rows_of().drop(columns="target_return")
+    paths = {
+        target: store(tmp_path, rows, config={"target_return": target}) for target in (None, 15)
+    }
+    found = read_training_rows(tmp_path).groupby(RUN)["target_return"]
+    assert found.unique()[paths[15].name].tolist() == [15.0]
+    assert np.isnan(found.unique()[paths[None].name]).all()
+    lines = table1(read_training_rows(paths[15]), np.random.default_rng(0))
+    assert set(lines["target"]) == {15.0}
 
 
 def test_a_run_folder_or_overlapping_directories_may_be_named(tmp_path) -> None:

@@ -5,12 +5,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.aggregate import TARGETS, choose_learning_rates, summarise_runs
+from analysis.aggregate import choose_learning_rates, summarise_runs
 from analysis.paper_tables import (
     NOTHING,
     SEEDS,
@@ -27,7 +26,9 @@ from analysis.tables import ablation_table, improvement_table, table1, table2
 _NAN = float("nan")
 
 
-def _run(returns: Sequence[float], seed: int = 0, **changes: Any) -> list[dict[str, Any]]:
+def _run(
+    returns: Sequence[float], seed: int = 0, target: float = 20.0, **changes: Any
+) -> list[dict[str, Any]]:
     """Rows of one run with an evaluation after each epoch, 1000 steps an epoch."""
     common = {
         "algorithm": "ppo",
@@ -40,10 +41,19 @@ def _run(returns: Sequence[float], seed: int = 0, **changes: Any) -> list[dict[s
         "learning_rate": 1e-3,
         "seed": seed,
         "eval_episodes": 10,
+        "target_return": target,
     }
+    reached = np.maximum.accumulate(np.array(returns) >= target)
     return [
-        {**common, "epoch": epoch, "steps": 1000 * epoch, "eval_return": value, **changes}
-        for epoch, value in enumerate(returns, 1)
+        {
+            **common,
+            "epoch": epoch,
+            "steps": 1000 * epoch,
+            "eval_return": value,
+            "reached_target": hit,
+            **changes,
+        }
+        for epoch, (value, hit) in enumerate(zip(returns, reached.tolist(), strict=True), 1)
     ]
 
 
@@ -87,14 +97,29 @@ def test_best_final_and_stop_of_a_run(returns, best, final, stop, reached) -> No
 
 
 def test_without_a_target_nothing_stops() -> None:
-    run = summarise_runs(_frame(_run([1, 2], env="Qbert"))).iloc[0]
-    assert np.isnan([run["stop"], run["reached"]]).all()
-    assert "no target" in _line(_table1(_run([1, 2], env="Qbert")), "linear")["note"]
+    run = summarise_runs(_frame(_run([1, 2], target=_NAN))).iloc[0]
+    assert np.isnan([run["stop"], run["reached"], run["target"]]).all()
+    line = _line(_table1(_run([1, 2], target=_NAN)), "linear")
+    assert line[["stop", "reached", "target"]].isna().all()
+    assert "no target" in line["note"]
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "CarRacing-v3"])
-def test_targets_are_those_of_gymnasium(env) -> None:
-    assert TARGETS[env] == gymnasium.spec(env).reward_threshold
+def test_a_target_is_the_runs_own_and_the_rows_say_when_it_was_reached() -> None:
+    rows = _frame(_run([1, 15, 16, 3], target=15.0))
+    run = summarise_runs(rows).iloc[0]
+    assert (run["target"], run["stop"], run["reached"]) == (15, 2, 1)
+    late = summarise_runs(rows.assign(reached_target=[False, False, False, True])).iloc[0]
+    assert (late["stop"], late["reached"]) == (4, 1)
+    line = _line(_table1(_run([1, 15], target=15.0), _run([1, 15], 1, target=15.0)), "linear")
+    assert (line["target"], line["stop"], line["reached"]) == (15, 2, 1)
+    assert "target" not in line["note"]
+
+
+@pytest.mark.parametrize("other", [20.0, _NAN])
+def test_runs_with_different_targets_are_said(other) -> None:
+    line = _line(_table1(_run([1, 15], target=15.0), _run([1, 15], 1, target=other)), "linear")
+    assert np.isnan(line["target"])
+    assert "targets differ" in line["note"]
 
 
 @pytest.mark.parametrize(
