@@ -29,6 +29,7 @@ from agents.optimisation import (
     Schedule,
     clip_gradients,
     make_optimizer,
+    restore_optimizer,
     set_learning_rate,
 )
 from agents.policy import Policy
@@ -117,7 +118,7 @@ class A2CLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
-        self._optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self._optimizer, state["optimizer"])
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,8 +1,8 @@
 """Gradient steps of a population whose members share no parameter."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,26 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take moments and step counts from a ``state_dict``, and nothing else.
+
+    Learning rates and how the step is computed (``fused``, ``capturable``) belong to the device of
+    this process, not to the one that saved: a rate that a captured graph reads from memory must
+    stay the tensor it is.
+    """
+    own = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+    groups = [
+        {**saved, **settings} for saved, settings in zip(state["param_groups"], own, strict=True)
+    ]
+    # Loading looks at the groups to place the step counts, and copies them: hence before and after.
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

@@ -30,6 +30,7 @@ from agents.optimisation import (
     clip_gradients,
     make_optimizer,
     permutations,
+    restore_optimizer,
     set_learning_rate,
 )
 from agents.policy import Policy
@@ -162,7 +163,7 @@ class PPOLearner:
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
         """Continue where `state_dict` was taken."""
-        self._optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self._optimizer, state["optimizer"])
 
     def close(self) -> None:
         """Nothing to release."""

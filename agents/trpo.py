@@ -35,7 +35,14 @@ from agents.limits import (
     ProperFraction,
     check_fields,
 )
-from agents.optimisation import Schedule, make_optimizer, permutations, set_learning_rate, take
+from agents.optimisation import (
+    Schedule,
+    make_optimizer,
+    permutations,
+    restore_optimizer,
+    set_learning_rate,
+    take,
+)
 from agents.policy import Policy
 from agents.samples import Samples
 
@@ -227,7 +234,7 @@ class TRPOLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
-        self._optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self._optimizer, state["optimizer"])
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,6 +1,7 @@
 """Captured updates are the plain ones, and their randomness is not frozen (needs a GPU)."""
 
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
 import torch
@@ -44,6 +45,21 @@ def test_replays_see_new_minibatches_and_learning_rates() -> None:
         assert torch.equal(old, new), "annealed to zero, nothing may move"
     learner.iterate(run._collector, 0.0)
     assert any((old != new).any() for old, new in zip(before, run.policy.parameters(), strict=True))
+
+
+@pytest.mark.gpu
+def test_a_resumed_run_is_annealed_as_one_that_went_on() -> None:
+    through = trained(CONFIG, captured=True)
+    resumed = Trainer(CONFIG, "cuda")
+    state = through.state_dict()
+    saved = BytesIO()
+    torch.save(state, saved)
+    saved.seek(0)
+    resumed.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
+    for run in (through, resumed):
+        run.train_epoch()
+    for one, other in zip(through.policy.parameters(), resumed.policy.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu

@@ -1,5 +1,7 @@
 """Gradient steps of a population: every member by itself, as PyTorch would treat it alone."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from torch import nn
 
 from agents.member_adam import MemberAdam
 from agents.optimisation import (
+    OptimizerKind,
     Schedule,
     clip_gradients,
     make_optimizer,
     permutations,
+    restore_optimizer,
     set_learning_rate,
     take,
 )
@@ -55,6 +59,38 @@ def test_optimizers_are_those_of_the_literature() -> None:
     assert rmsprop.defaults["eps"] == 1e-4
     assert rmsprop.defaults["alpha"] == 0.99
     assert adam.defaults["weight_decay"] == rmsprop.defaults["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("kind", ["adam", "rmsprop"])
+def test_an_optimizer_goes_on_from_what_another_device_saved(kind: OptimizerKind) -> None:
+    """As saved on a GPU: the rate a tensor, the step capturable, the count a tensor."""
+    own = parameters()
+    optimizer = make_optimizer(own, kind, 0.1, 1e-5)
+    for seed in range(3):
+        set_gradients(own, seed)
+        optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        group.update(lr=torch.tensor(0.7), capturable=True)
+    resumed = [nn.Parameter(parameter.detach().clone()) for parameter in own]
+    other = make_optimizer(resumed, kind, 0.1, 1e-5)
+    restore_optimizer(other, state)
+    for run, values in ((optimizer, own), (other, resumed)):
+        set_learning_rate(run, 0.05)
+        set_gradients(values, 3)
+        run.step()
+    for expected, found in zip(own, resumed, strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_a_rate_that_a_graph_reads_stays_the_same_tensor() -> None:
+    own = parameters()
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.Adam(own, lr=rate, foreach=False, capturable=False)
+    restore_optimizer(optimizer, make_optimizer(parameters(), "adam", 0.2, 1e-5).state_dict())
+    assert optimizer.param_groups[0]["lr"] is rate
+    set_learning_rate(optimizer, 0.3)
+    assert rate == torch.tensor(0.3)
 
 
 def test_gradients_are_clipped_by_each_members_own_norm() -> None:

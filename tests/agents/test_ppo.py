@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.config import HeadConfig, TrainConfig
+from agents.config import EnvConfig, HeadConfig, Precision, TrainConfig
 from agents.losses import standardise
 from agents.ppo import PPO
 from agents.training import Trainer
@@ -32,6 +32,19 @@ def test_ratios_are_one_on_the_first_minibatch() -> None:
     assert not metrics["clip_fraction"].any()
     # Σ of standardised advantages is 0, and with ratios of 1 the surrogate is their mean.
     assert np.abs(metrics["policy_loss"]).max() < 1e-6
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-7), ("bf16", 1e-5)])
+def test_ratios_are_one_for_convolutions_too(precision: Precision, bound: float) -> None:
+    """Acting sees 4 images at a time, learning 64: rounding must not look like a new policy."""
+    config = replace(
+        CONFIG, env=EnvConfig("Pong", "image"), network="cnn", hidden=(32,), precision=precision
+    )
+    run = Trainer(config, "cpu")
+    metrics = run.train_epoch().metrics
+    run.close()
+    assert np.abs(metrics["kl"]).max() < bound
+    assert not metrics["clip_fraction"].any()
 
 
 def test_ratios_leave_one_afterwards() -> None:
