@@ -90,7 +90,7 @@ class Trainer:
     Raises
     ------
     ConfigurationError
-        The device does not exist, the network cannot be built, or heads cannot be matched.
+        The device does not exist, or heads cannot be matched.
     ImportError
         The environment's optional package is missing; the message says which.
     """
@@ -103,17 +103,13 @@ class Trainer:
             or (config.precision == "auto" and has_native_bf16(self.device))
         )
         environments = self._environments(config.num_envs)
-        try:
-            policy = build_policy(
-                config,
-                environments.observation_shape,
-                environments.num_actions,
-                critic=config.algorithm.has_critic,
-                bf16=self.bf16,
-            )
-        except ValueError as error:  # such as a frame of more rows than the feature has room for
-            raise ConfigurationError(str(error)) from error
-        self.policy = policy.to(self.device)
+        self.policy = build_policy(
+            config,
+            environments.observation_shape,
+            environments.num_actions,
+            critic=config.algorithm.has_critic,
+            bf16=self.bf16,
+        ).to(self.device)
         self._act_rngs, self._shuffle_rngs = self._generators(_ACT), self._generators(_SHUFFLE)
         self._collector = Collector(
             self.policy,

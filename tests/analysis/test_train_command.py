@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from agents.errors import WorkerError
+from agents.errors import ConfigurationError, WorkerError
 from analysis import __main__ as cli
 from analysis.commands import training
 
@@ -180,7 +180,7 @@ def test_a_corrupt_checkpoint_is_refused_with_the_remedy(
         (("--set", "learning_rate=fast"), "learning_rate"),
         (("--set", "learning_rate=-1"), "learning_rate must be"),
         (("--device", "abacus"), "--device: unknown device 'abacus': use auto, cpu or cuda"),
-        (("--head", "orthogonal", "--set", "hidden=(8,1)"), "2 orthogonal rows need dim >= 2"),
+        (("--head", "orthogonal", "--set", "hidden=(8,1)"), "hidden=(8, 1) is too narrow"),
     ],
 )
 def test_misuse_names_what_is_wrong_and_leaves_nothing_behind(
@@ -254,13 +254,23 @@ def test_an_error_inside_training_is_not_taken_for_misuse(
         cli.main(["train", "--out", str(tmp_path), *QUICK])
 
 
-def test_a_dead_worker_is_an_error_without_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (WorkerError("a worker died (exit code -9): resume [from] the last checkpoint"), 1),
+        (ConfigurationError("match_entropy=0.1 cannot be reached: choose a larger [one]"), 2),
+    ],
+)
+def test_what_only_training_finds_is_an_error_without_traceback(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
 ) -> None:
-    def died(*arguments: object, **options: object) -> None:
-        raise WorkerError("an a3c worker died (exit code -9): resume [from] the last checkpoint")
+    def stopped(*arguments: object, **options: object) -> None:
+        raise error
 
-    monkeypatch.setattr(training, "train", died)
-    assert train(tmp_path) == 1
-    said = capsys.readouterr().err
-    assert "error: an a3c worker died (exit code -9): resume [from] the last checkpoint" in said
+    monkeypatch.setattr(training, "train", stopped)
+    assert train(tmp_path) == code
+    assert capsys.readouterr().err.endswith(f"error: {error}\n")
