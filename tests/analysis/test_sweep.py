@@ -177,7 +177,7 @@ def test_a_member_in_two_different_batches_is_refused(tmp_path: Path) -> None:
         ('head = ["linear", "round"]', r"grid 2.*HeadConfig.kind.*'round'"),
         ("head = 5", r"grid 2.*HeadConfig.kind"),
         ("heads = 5", r"grid 2.*unknown option 'heads'"),
-        ("seeds = [0, -1]", r"grid 2.*non-negative.*-1"),
+        ("seeds = [0, -1]", r"grid 2.*seeds must be .* >= 0, got \(-1,\)"),
         ("seeds = {from = 0, to = 3}", r"grid 2: seeds takes {from = 0, count = 20}"),
         ("seeds = {from = 0, count = 0}", r"grid 2: seeds has no values"),
         ('together = ["learning_rate"]', r"grid 2: together takes a list of 'head' and 'seeds'"),

@@ -133,13 +133,9 @@ def test_a_run_does_not_change_its_precision(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_here_leaves_nothing_behind(tmp_path: Path) -> None:
-    for config, device in (
-        (CONFIG, "no such device"),
-        (replace(CONFIG, hidden=(1,), heads=(HeadConfig("orthogonal"),)), "cpu"),
-    ):
-        with pytest.raises(ValueError, match=r"device|dim"):
-            train(config, tmp_path / "out", device=device)
-        assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="device"):
+        train(CONFIG, tmp_path / "out", device="no such device")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_configuration_is_read_back(finished: storage.RunFolder) -> None:
