@@ -175,6 +175,10 @@ class TrainConfig:
             raise ValueError(f"a cnn has one feature layer, hidden=(512,), got {self.hidden}")
         if self.network == "mlp" and self.precision == "bf16":
             raise ValueError("precision='bf16' is of convolutions, an mlp has none: leave it out")
+        if self.algorithm.name == "trpo" and self.precision == "bf16":
+            raise ValueError(
+                "precision='bf16' is too coarse for TRPO, which differentiates twice: leave it out"
+            )
         self._check_heads()
         self._check_rollout()
         late = [epoch for epoch in self.snapshot_epochs if epoch > self.epochs]

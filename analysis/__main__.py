@@ -13,7 +13,7 @@ from agents.errors import ConfigurationError, WorkerError
 from analysis.commands.ablations import Ablations
 from analysis.commands.agents import Figure3, Figure4, Table1, Table2
 from analysis.commands.cliff import Figure1
-from analysis.commands.console import FAILED, INTERRUPTED, MISUSED, UsageError, console, say
+from analysis.commands.console import INTERRUPTED, REFUSED, UsageError, console, say
 from analysis.commands.probe import Probe
 from analysis.commands.report import CollapseView, Report
 from analysis.commands.reproduce import Reproduce
@@ -53,12 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with threadpoolctl.threadpool_limits(1):
         try:
             code = command.run()
-        except (UsageError, ConfigurationError, ImportError) as error:
+        except (UsageError, ConfigurationError, ImportError, RunFolderError, WorkerError) as error:
             _complain(error)
-            code = MISUSED
-        except (RunFolderError, WorkerError) as error:
-            _complain(error)
-            code = FAILED
+            code = REFUSED
         except KeyboardInterrupt:
             say(console, f"stopped; {command.when_stopped}")
             code = INTERRUPTED

@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from agents import presets
-
 SETTING = ("algorithm", "env", "convention", "observations", "network")
 HEAD = ("head", "feature")
 ARM = (*SETTING, *HEAD)
@@ -22,9 +20,6 @@ BASELINE = "linear"
 """The head that others are compared with: the paper's "Org."."""
 COMPARED = (BASELINE, "etf")
 """Heads that have an arm in every setting, run or not."""
-
-TARGETS = presets.TARGETS
-"""For captions only: what a run's own target was, and when it reached it, its rows say."""
 
 _COLUMNS = (
     *ARM,

@@ -170,9 +170,12 @@ def _load(path: Path, decode: Callable[[bytes], T], remedy: str) -> T:
     except PermissionError as error:
         raise RunFolderError(f"cannot read {path}: make it readable for this user") from error
     except Exception as error:  # decoders raise a dozen types for a damaged file
-        raise RunFolderError(
-            f"{path} is missing or damaged ({type(error).__name__}: {error}): {remedy}"
-        ) from error
+        raise RunFolderError(f"{path} is missing or damaged ({cause(error)}): {remedy}") from error
+
+
+def cause(error: BaseException) -> str:
+    """What an error says, in one line: torch's own messages go on for many."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _cannot_write(path: Path, error: OSError) -> RunFolderError:
@@ -267,7 +270,7 @@ def _commit() -> str | None:
 
 
 class RunFolder:
-    """One configuration's results under ``parent``.
+    """One configuration's results under ``parent``; on disk from its first session or file on.
 
     Parameters
     ----------
@@ -281,22 +284,19 @@ class RunFolder:
     Raises
     ------
     RunFolderError
-        The folder exists with another configuration, or cannot be written.
+        The folder exists with another configuration.
     """
 
     def __init__(self, parent: Path, name: str, config: Mapping[str, Any]) -> None:
-        text = as_json(config)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        self._config = as_json(config).encode()
+        digest = hashlib.sha256(self._config).hexdigest()[:8]
         self.path = Path(parent) / f"{name}-{digest}"
         recorded = self.path / "config.json"
-        if recorded.exists():
-            if recorded.read_bytes() != text.encode():
-                raise RunFolderError(
-                    f"{recorded} does not hold the configuration its name stands for: it was "
-                    "edited or damaged; move the folder away or choose another --out"
-                )
-        else:
-            write_atomically(recorded, text.encode())
+        if recorded.exists() and recorded.read_bytes() != self._config:
+            raise RunFolderError(
+                f"{recorded} does not hold the configuration its name stands for: it was "
+                "edited or damaged; move the folder away or choose another --out"
+            )
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -308,6 +308,7 @@ class RunFolder:
             Another process is writing to the folder, it cannot be written, or the record of its
             sessions is damaged.
         """
+        self._record()
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -326,6 +327,11 @@ class RunFolder:
         finally:
             lock.release()
 
+    def _record(self) -> None:
+        recorded = self.path / "config.json"
+        if not recorded.exists():
+            write_atomically(recorded, self._config)
+
     def _remove_unfinished(self) -> None:
         """Remove what writers that were killed left; call it with the lock only."""
         for path in self.path.rglob(".*"):
@@ -336,6 +342,7 @@ class RunFolder:
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file of the folder atomically and return its path."""
+        self._record()
         data = content.encode() if isinstance(content, str) else content
         write_atomically(self.path / name, data)
         return self.path / name
@@ -357,7 +364,7 @@ class RunFolder:
         path = self._rows_path(name)
         if path.exists():
             raise RunFolderError(f"{path} exists; results are never overwritten")
-        write_atomically(path, pack_rows(rows))
+        self.write(f"rows/{name}.parquet", pack_rows(rows))
 
     def read_rows(self, name: str) -> pd.DataFrame:
         """Rows of a complete part.
@@ -377,7 +384,7 @@ class RunFolder:
 
     def save_tensors(self, name: str, state: Mapping[str, Any]) -> None:
         """Store tensors, numbers and strings in the file ``name``, atomically."""
-        write_atomically(self.path / name, pack_tensors(state))
+        self.write(name, pack_tensors(state))
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Store tensors, numbers and strings; replaces the previous checkpoint atomically."""

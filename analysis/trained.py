@@ -10,7 +10,7 @@ from agents.envs import make_environments
 from agents.policy import Policy
 from agents.population import build_policy
 from analysis.snapshot import Snapshot
-from analysis.storage import RunFolderError, load_tensors
+from analysis.storage import RunFolderError, cause, load_tensors
 
 T = TypeVar("T")
 
@@ -70,8 +70,8 @@ def load_policy(path: Path) -> tuple[TrainConfig, Policy]:
         policy.load_state_dict((state if finished.exists() else state["trainer"])["policy"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise RunFolderError(
-            f"the weights in {path} are not those of its configuration ({error}): move the folder "
-            "away and train again"
+            f"the weights in {path} are not those of its configuration ({cause(error)}): move the "
+            "folder away and train again"
         ) from error
     return config, policy
 
@@ -134,8 +134,8 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
-            f"{file} holds no snapshot that can be read ({error}): move the run folder away and "
-            "train again"
+            f"{file} holds no snapshot that can be read ({cause(error)}): move the run folder away "
+            "and train again"
         ) from error
 
 

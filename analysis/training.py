@@ -24,7 +24,7 @@ import torch
 from agents.config import TrainConfig
 from agents.training import Epoch, Trainer
 from analysis.epoch_rows import StateMeasurer, epoch_rows, precision
-from analysis.storage import RunFolder, RunFolderError
+from analysis.storage import RunFolder, RunFolderError, cause
 from analysis.tensorboard import TensorBoard
 
 _PART, _CHECKPOINT = "epochs", "trainer"
@@ -143,7 +143,7 @@ def _continue(
     # Whatever torch and the learners raise at content that is not theirs.
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RunFolderError(
-            f"the checkpoint in {folder.path} is not one of this run ({error}): delete "
+            f"the checkpoint in {folder.path} is not one of this run ({cause(error)}): delete "
             f"checkpoints/{_CHECKPOINT}.pt there to start the run from its beginning"
         ) from error
     if begun != here:

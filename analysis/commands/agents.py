@@ -127,11 +127,10 @@ class Table1:
     def run(self) -> int:
         """Run the command and return its exit code."""
         rows = read_training_rows(self.results)
-        targets = ", ".join(f"{env} {target:g}" for env, target in aggregate.TARGETS.items())
         caption = (
             "Best: mean over runs of a run's highest evaluation return. Final: after the last "
-            f"epoch; std: over seeds, n − 1. Stop: first epoch at the target ({targets}; none "
-            "elsewhere), else the last epoch; reached: share of runs that got there. Iqm: "
+            "epoch; std: over seeds, n − 1. Stop: first epoch at the target (column target), "
+            "else the last epoch; reached: share of runs that got there. Iqm: "
             "interquartile mean of the final returns; improvement: probability of ending above the "
             "learned head; difference: paired by seed; brackets: 95 % bootstrap over seeds. "
             f"{_rate_words(self.selection_seeds)} Columns paper …: as it prints them, with 100 "

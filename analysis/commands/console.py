@@ -15,7 +15,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: something was found to be wrong; the command could not do its work; Ctrl-C."""
 
 # Progress and messages go to stderr, so that stdout can be piped (`verify --json`).
 console = Console(stderr=True)

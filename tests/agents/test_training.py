@@ -153,13 +153,51 @@ def test_entropy_is_reported_and_matched_between_heads() -> None:
     np.testing.assert_allclose(matched.initial_entropy, 0.95 * np.log(2), atol=1e-4)
 
 
-def test_unknown_device_is_refused() -> None:
+@pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cpu:x"])
+def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="use auto, cpu or cuda"):
-        resolve_device("gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="no CUDA device"):
-            resolve_device("cuda")
-        assert resolve_device("auto") == torch.device("cpu")
+        resolve_device(name)
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"'cuda' was asked for, and PyTorch sees 0 CUDA.*auto"):
+        resolve_device("cuda")
+    assert resolve_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="sees 2 CUDA devices"):
+        resolve_device("cuda:2")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    assert resolve_device("auto") == torch.device("cuda")
+
+
+def test_a3c_is_on_the_host_wherever_others_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.training.resolve_device", torch.device)
+    algorithm = A3C(workers=1, rollout_steps=4)
+    run = Trainer(replace(CONFIG, algorithm=algorithm, heads=(HeadConfig(),), seeds=(0,)), "auto")
+    assert run.device == torch.device("cpu")
+    run.close()
+
+
+@pytest.mark.parametrize(("algorithm", "expected"), [(PPO(), True), (TRPO(), False)])
+def test_bf16_is_automatic_where_it_is_native_and_sound(
+    monkeypatch: pytest.MonkeyPatch, algorithm: PPO | TRPO, expected: bool
+) -> None:
+    monkeypatch.setattr("agents.training.has_native_bf16", lambda device: True)
+    images = replace(
+        CONFIG,
+        env=EnvConfig("Pong", "image"),
+        algorithm=algorithm,
+        network="cnn",
+        hidden=(8,),
+        epoch_steps=1024,
+        seeds=(0,),
+        heads=(HeadConfig(),),
+    )
+    run = Trainer(images, "cpu")
+    assert run.bf16 is expected
+    run.close()
 
 
 @pytest.mark.parametrize(

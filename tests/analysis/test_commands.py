@@ -110,7 +110,7 @@ def test_senseless_options_are_refused_before_any_work(
 def test_unwritable_output_is_an_error_with_a_remedy(tmp_path, capsys) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert run("figure1", "--epochs", "1", "--seeds", "2", "--out", str(blocked)) == 1
+    assert run("figure1", "--epochs", "1", "--seeds", "2", "--out", str(blocked)) == 2
     said = capsys.readouterr().err
     assert "a file is where a folder has to be, choose another --out" in said
     assert str(blocked) in said

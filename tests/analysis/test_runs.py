@@ -47,8 +47,9 @@ def rows_of(
 def store(parent: Path, rows: pd.DataFrame | None, **config: Any) -> Path:
     """A run folder; without rows an unfinished one."""
     folder = RunFolder(parent, "train-ppo-Pong", {"experiment": "train", **config})
-    if rows is not None:
-        folder.write_rows("epochs", rows)
+    with folder.session():
+        if rows is not None:
+            folder.write_rows("epochs", rows)
     return folder.path
 
 

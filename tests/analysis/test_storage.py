@@ -30,6 +30,9 @@ def test_same_configuration_means_same_folder(tmp_path) -> None:
     other = RunFolder(tmp_path, "run", {"b": 2, "a": [1, 2]})
     assert one.path == again.path
     assert one.path != other.path
+    assert not list(tmp_path.iterdir())
+    with one.session():
+        pass
     assert json.loads((one.path / "config.json").read_text()) == {"a": [1, 2], "b": 1}
 
 
@@ -52,6 +55,7 @@ def test_damaged_rows_are_named_with_the_remedy(tmp_path) -> None:
 @pytest.mark.parametrize("content", [b'{"seeds": 3}', b"", b'{"seeds\xff": 20}'])
 def test_edited_configuration_is_refused(tmp_path, content) -> None:
     folder = RunFolder(tmp_path, "run", {"seeds": 20})
+    folder.write("notes", "")
     (folder.path / "config.json").write_bytes(content)
     with pytest.raises(RunFolderError, match="edited or damaged"):
         RunFolder(tmp_path, "run", {"seeds": 20})
@@ -89,7 +93,7 @@ def test_bad_checkpoints_are_refused(tmp_path, damage) -> None:
         folder.save_checkpoint("part", {"x": torch.arange(1000.0)})
         path.write_bytes(path.read_bytes()[:200])
     else:
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
         torch.save({"x": Payload(tmp_path / "executed")}, path)
     with pytest.raises(RunFolderError, match="delete it to start this part"):
         folder.load_checkpoint("part")
@@ -250,8 +254,7 @@ def test_another_process_s_unfinished_files_are_left_alone(tmp_path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"sessions": [3]}', b"\xff"])
 def test_a_damaged_record_of_sessions_is_named_with_the_remedy(tmp_path, content) -> None:
     folder = RunFolder(tmp_path, "run", {})
-    log = folder.path / "environment.json"
-    log.write_bytes(content)
+    log = folder.write("environment.json", content)
     with pytest.raises(RunFolderError, match="move the file away") as refused, folder.session():
         pytest.fail("the record was overwritten")
     assert str(log) in str(refused.value)

@@ -134,7 +134,7 @@ def test_ctrl_c_names_resume_and_resume_gives_the_same_rows(
     assert "stopped; the same command with --resume continues from the last checkpoint" in said
     assert "Traceback" not in said
 
-    assert train(tmp_path, *options) == 1
+    assert train(tmp_path, *options) == 2
     said = capsys.readouterr().err
     (folder,) = tmp_path.iterdir()
     assert "continue it with --resume" in said
@@ -155,7 +155,7 @@ def test_a_corrupt_checkpoint_is_refused_with_the_remedy(
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     checkpoint.write_bytes(content)
-    assert train(tmp_path, "--resume") == 1
+    assert train(tmp_path, "--resume") == 2
     said = capsys.readouterr().err
     assert f"error: {checkpoint} is missing or damaged" in said
     assert "delete it to start this part from its beginning" in said
@@ -201,7 +201,7 @@ def test_cuda_without_a_gpu_is_misuse(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run("train", "--out", tmp_path, "--device", "cuda") == 2
-    assert "--device: device 'cuda' was asked for, but PyTorch sees no" in capsys.readouterr().err
+    assert "--device: device 'cuda' was asked for, and PyTorch sees 0" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,7 +223,7 @@ def test_a_run_folder_whose_rows_lack_columns_is_refused(
     path = folder / "rows" / "epochs.parquet"
     pd.read_parquet(path).drop(columns="policy_entropy").to_parquet(path, index=False)
     capsys.readouterr()
-    assert train(tmp_path) == 1
+    assert train(tmp_path) == 2
     said = capsys.readouterr().err
     assert f"error: {folder} was made by another version, its rows lack policy_entropy" in said
 
@@ -237,7 +237,7 @@ def test_a_damaged_record_of_sessions_is_no_usage_error(
     (folder / "rows" / "epochs.parquet").unlink()
     log = folder / "environment.json"
     log.write_bytes(content)
-    assert train(tmp_path) == 1
+    assert train(tmp_path) == 2
     said = capsys.readouterr().err
     assert str(log) in said
     assert "move the file away" in said

@@ -97,7 +97,7 @@ def test_lost_or_foreign_weights_are_said(finished: storage.RunFolder, tmp_path:
     copy = tmp_path / finished.path.name
     shutil.copytree(finished.path, copy)
     run_folder(CONFIG, tmp_path).save_tensors("policy.pt", {"policy": {"weight": torch.ones(2)}})
-    with pytest.raises(RunFolderError, match=r"(?s)not those of its configuration.*train again"):
+    with pytest.raises(RunFolderError, match=r"not those of its configuration.*train again"):
         load_policy(copy)
     (copy / "policy.pt").unlink()
     with pytest.raises(RunFolderError, match=r"policy\.pt are gone.*train again"):
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_something_else_is_refused_with_the_remedy(
 ) -> None:
     folder = interrupted(tmp_path)
     folder.save_checkpoint("trainer", content)
-    with pytest.raises(RunFolderError, match=r"(?s)not one of this run.*delete .*trainer\.pt"):
+    with pytest.raises(RunFolderError, match=r"not one of this run.*delete .*trainer\.pt"):
         train(CONFIG, tmp_path, device="cpu")
 
 
