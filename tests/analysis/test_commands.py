@@ -174,7 +174,7 @@ def test_a_damaged_configuration_among_results_is_named(tmp_path, capsys) -> Non
     recorded.parent.mkdir(parents=True)
     recorded.write_text('{"experiment": ')
     options = ("--results", str(tmp_path / "results"), "--out", str(tmp_path / "out"))
-    assert run("ablations", *options) == 1
+    assert run("ablations", *options) == 2
     said = capsys.readouterr().err
     assert f"error: {recorded} is missing or damaged" in said
     assert "move its run folder away" in said

@@ -255,10 +255,10 @@ def test_an_error_inside_training_is_not_taken_for_misuse(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    "error",
     [
-        (WorkerError("a worker died (exit code -9): resume [from] the last checkpoint"), 1),
-        (ConfigurationError("match_entropy=0.1 cannot be reached: choose a larger [one]"), 2),
+        WorkerError("a worker died (exit code -9): resume [from] the last checkpoint"),
+        ConfigurationError("match_entropy=0.1 cannot be reached: choose a larger [one]"),
     ],
 )
 def test_what_only_training_finds_is_an_error_without_traceback(
@@ -266,11 +266,10 @@ def test_what_only_training_finds_is_an_error_without_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
-    code: int,
 ) -> None:
     def stopped(*arguments: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr(training, "train", stopped)
-    assert train(tmp_path) == code
+    assert train(tmp_path) == 2
     assert capsys.readouterr().err.endswith(f"error: {error}\n")
