@@ -24,8 +24,9 @@ from analysis.commands.console import (
     stdout,
 )
 from analysis.probe import ProbeResult, probe
+from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder, RunFolderError
-from analysis.trained import load_policy, read_config
+from analysis.trained import load_policy, read_config, read_snapshots
 from analysis.visits import visited
 from gridworld import ideal_cliff_walking
 
@@ -38,6 +39,8 @@ class Probe:
     """Folder of a training run, or a checkpoint or policy file in it."""
     states: int = 10_000
     """States to visit with each member."""
+    epoch: int | None = None
+    """Measure what was stored of this epoch's evaluation (snapshot_epochs) and visit nothing."""
     labels: Literal["greedy", "optimal"] = "greedy"
     """greedy: the policy's likeliest action. optimal: exact, on IdealCliffWalking-v0 only."""
     seed: int = 0
@@ -53,13 +56,18 @@ class Probe:
         """Run the command and return its exit code."""
         at_least_one("states", self.states)
         path = _run_of(self.run_or_checkpoint)
-        config, policy = load_policy(path)
+        if self.epoch is not None and self.labels == "optimal":
+            raise UsageError("a stored epoch holds no observations to label: use --labels greedy")
+        config = read_config(path)
         if self.labels == "optimal" and config.env.id != "IdealCliffWalking-v0":
             raise UsageError(
                 f"optimal actions are known on IdealCliffWalking-v0 only, this run is on "
                 f"{config.env.id}: use --labels greedy"
             )
-        results = self._probe(config, policy)
+        if self.epoch is None:
+            results = self._probe(*load_policy(path))
+        else:
+            results = [_measured(snapshot) for snapshot in read_snapshots(path, self.epoch)]
         folder = self._store(path, config, results)
         stdout.print(_table(config, results))
         say(stdout, f"rows: {folder.path}")
@@ -101,10 +109,16 @@ class Probe:
             {
                 "experiment": "probe",
                 "run": path.name,
-                "states": self.states,
-                "labels": self.labels,
-                "seed": self.seed,
-                "snapshot": self.snapshot,
+                **(
+                    {
+                        "states": self.states,
+                        "labels": self.labels,
+                        "seed": self.seed,
+                        "snapshot": self.snapshot,
+                    }
+                    if self.epoch is None
+                    else {"epoch": self.epoch}
+                ),
             },
         )
         with folder.session():
@@ -129,6 +143,17 @@ class Probe:
                             },
                         )
         return folder
+
+
+def _measured(snapshot: Snapshot) -> ProbeResult:
+    """Of the features of a snapshot, which the head takes as a policy takes observations."""
+    head, bias = torch.as_tensor(snapshot.head), snapshot.bias
+    shift = torch.zeros(len(head)) if bias is None else torch.as_tensor(bias)
+
+    def policy(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return features, features @ head.mT + shift
+
+    return probe(policy, snapshot.features, head=head, bias=shift)
 
 
 def _run_of(path: Path) -> Path:
