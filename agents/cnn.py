@@ -82,15 +82,23 @@ class NatureCNN(nn.Module):
         return h if self.feature_energy is None else project_to_ball(h, self.feature_energy)
 
     def _member(self, member: int, images: Tensor) -> Tensor:
-        # 0…255 are exact in bfloat16. Channels-last is what CPU and GPU kernels are fastest in.
+        # 0…255 are exact in bfloat16. Channels-last is what CPU and GPU kernels are fastest in, and
+        # to stack bytes into it takes a quarter of the time of one conversion of order and type.
         dtype = torch.bfloat16 if self.bf16 else torch.float32
-        h = images.to(dtype, memory_format=torch.channels_last)
+        h = torch.stack(images.unbind(1), -1).to(dtype).permute(0, 3, 1, 2)
         for layer, (_, _, stride) in enumerate(_LAYERS):
-            weight = self.weights[layer][member]
+            weight = _of(self.weights[layer], member)
             if layer == 0:
                 # conv(x/255, w) = conv(x, w/255): scales 8 k weights instead of every pixel.
                 weight = weight / 255
             weight = weight.to(memory_format=torch.channels_last)
-            h = torch.relu(functional.conv2d(h, weight, self.biases[layer][member], stride))
-        h = functional.linear(h.flatten(1), self.weights[-1][member], self.biases[-1][member])
+            h = functional.conv2d(h, weight, _of(self.biases[layer], member), stride).relu_()
+        h = functional.linear(
+            h.flatten(1), _of(self.weights[-1], member), _of(self.biases[-1], member)
+        )
         return torch.relu(h) if self.feature == "rectified" else h
+
+
+def _of(parameter: Tensor, member: int) -> Tensor:
+    """A member's weight; of the only member it is a view, whose gradient is not copied."""
+    return parameter.squeeze(0) if len(parameter) == 1 else parameter[member]

@@ -360,8 +360,10 @@ def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return total.addmm_(rows.T, rows)
     # A symmetric product is half the work, and a stream spends most of its time here; torch has
     # no syrk. BLAS counts columns first: its lower triangle is our upper one.
-    result = dsyrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, lower=1, overwrite_c=1)
-    return torch.from_numpy(result.T)
+    own = total.numpy().T
+    result = dsyrk(1.0, rows.numpy().T, beta=1.0, c=own, lower=1, overwrite_c=1)
+    # In place. To wrap the result anew would leave a chain of views, one a batch, in memory.
+    return total if np.may_share_memory(result, own) else torch.from_numpy(result.T)
 
 
 def _mirrored(upper: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ import io
 import itertools
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -705,6 +707,26 @@ def test_merge_equals_one_pass_in_any_order(
         assert_same(merged.compute(data["head"]), wanted, skip=AGREEMENT_FIELDS)
     for worker, part in zip(workers, parts, strict=True):  # merging leaves the others alone
         assert worker.num_samples == len(part)
+
+
+STREAM = """
+import resource, torch
+from analysis.metrics import CollapseMetrics
+torch.set_num_threads(1)
+metrics = CollapseMetrics(4, 256)
+for batch in range(1, 151):
+    metrics.update(torch.randn(8192, 256), torch.randint(4, (8192,)))
+    if batch in (30, 150):
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_stream() -> None:
+    """120 more batches of 8 MiB each; a view a batch, kept, costs 960 MiB by fragmentation."""
+    command = [sys.executable, "-c", STREAM]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    early, late = map(int, shown.split())
+    assert late - early < 200
 
 
 @pytest.mark.theory
