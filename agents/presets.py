@@ -30,15 +30,14 @@ _CARTPOLE: dict[str, tuple[Algorithm, Overrides]] = {
     "trpo": (TRPO(), {"steps": 50_000, "epoch_steps": 5_000}),
     "a2c": (
         A2C(
-            rollout_steps=8,
-            learning_rate=2e-3,
+            rollout_steps=5,
+            learning_rate=3e-3,
             anneal=True,
-            trace=0.95,
             value_coefficient=0.5,
             max_gradient_norm=10.0,
             optimizer="adam",
         ),
-        {"num_envs": 16, "steps": 250_000, "epoch_steps": 25_000},
+        {"num_envs": 16, "steps": 500_000, "epoch_steps": 50_000},
     ),
     "a3c": (
         A3C(

@@ -168,7 +168,7 @@ def test_a_killed_worker_loses_only_its_cell_and_that_continues(
     events: list[Event] = []
 
     def kill_the_first(event: Event) -> None:
-        killed = any(earlier.kind == "advanced" for earlier in events)
+        killed = any((e.kind, e.cell) == ("advanced", first.name) for e in events)
         events.append(event)
         if event.kind == "advanced" and event.cell == first.name and not killed:
             wait_for(checkpoint(first, tmp_path).exists)

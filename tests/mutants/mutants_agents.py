@@ -7,6 +7,13 @@ _LOSSES = "tests/agents/test_losses.py::"
 
 AGENTS = (
     Mutant(
+        "agents/limits.py",
+        "return self.low < value < self.high",
+        "return self.low <= value < self.high",
+        "tests/agents/test_limits.py::test_intervals_by_hand",
+        "an open interval takes its lower end",
+    ),
+    Mutant(
         "agents/networks.py",
         "(norm / energy**0.5).clamp(min=1.0)",
         "(norm / energy).clamp(min=1.0)",
