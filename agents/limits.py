@@ -50,6 +50,8 @@ ProperFraction = Annotated[float, Interval(0, 1, ends=False)]
 def check_fields(config: "DataclassInstance") -> None:
     """Refuse a configuration whose fields do not hold what their annotations say.
 
+    An int where a float belongs becomes one: 15 and 15.0 are one configuration, with one digest.
+
     Raises
     ------
     ValueError
@@ -61,6 +63,8 @@ def check_fields(config: "DataclassInstance") -> None:
             raise ValueError(
                 f"{type(config).__name__}.{field.name} must be {_words(field.type)}, got {value!r}"
             )
+        if type(value) is int and float in _leaves(field.type):
+            object.__setattr__(config, field.name, float(value))
 
 
 def _allows(kind: Any, value: Any) -> bool:
@@ -79,6 +83,15 @@ def _allows(kind: Any, value: Any) -> bool:
         # Neither NaN nor infinite, nor an int that no float holds.
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, kind)
+
+
+def _leaves(kind: Any) -> set[Any]:
+    """Types that a value itself may have, without their intervals."""
+    if get_origin(kind) is Annotated:
+        return _leaves(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return set[Any]().union(*map(_leaves, get_args(kind)))
+    return {kind}
 
 
 def _words(kind: Any) -> str:

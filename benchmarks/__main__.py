@@ -11,7 +11,7 @@ from analysis import figures
 from analysis.storage import write_atomically
 from benchmarks.harness import store
 
-NAMES = ("ball", "population", "free_head", "metrics", "agents")
+NAMES = ("ball", "population", "free_head", "metrics", "agents", "trpo")
 FIGURES = {"free_head": figures.figure_free_head_benchmark}
 
 

@@ -14,6 +14,7 @@ from agents.limits import Count, Fraction, Interval, Natural, NonNegative, Posit
 from agents.ppo import PPO
 from agents.reinforce import Reinforce
 from agents.trpo import TRPO
+from analysis.storage import as_json
 
 CONFIGURATIONS: tuple[Any, ...] = (TrainConfig, EnvConfig, HeadConfig, *ALGORITHMS.values())
 
@@ -154,3 +155,11 @@ def test_intervals_by_hand(value) -> None:
         assert isinstance(interval, Interval)
         if value != float("inf"):
             assert (value in interval) == expected
+
+
+def test_a_whole_number_in_a_floats_place_is_the_float() -> None:
+    for owner, name in ((TrainConfig, "target_return"), (PPO, "learning_rate")):
+        given, same = owner(**{name: 1}), owner(**{name: 1.0})
+        assert type(getattr(given, name)) is float
+        assert as_json(given) == as_json(same)
+    assert type(TrainConfig(steps=10**6).steps) is int
