@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from agents import losses
+from agents.capture import captured
 from agents.collect import Collector
 from agents.learner import Iteration
 from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
@@ -97,6 +98,7 @@ class A2CLearner:
         self._optimizer = make_optimizer(
             self._parameters, config.optimizer, config.learning_rate, config.optimizer_eps
         )
+        self._step = captured(self._update, self._parameters, self._optimizer)
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
         """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""
@@ -104,13 +106,18 @@ class A2CLearner:
         set_learning_rate(self._optimizer, self._schedule.at(progress))
         rollout = collector.collect(config.rollout_steps)
         batch = Samples.of(rollout, config.discount, config.trace)
+        return Iteration(batch.actions.shape[1], self._step(batch))
+
+    def _update(self, batch: Samples) -> dict[str, Tensor]:
+        """One gradient step; returns (P,) measurements of the rollout, left on the device."""
+        config = self.config
         self._optimizer.zero_grad()
         metrics = accumulate_gradients(
             self.policy, batch, config.value_coefficient, config.entropy_coefficient
         )
         metrics["gradient_norm"] = clip_gradients(self._parameters, config.max_gradient_norm)
         self._optimizer.step()
-        return Iteration(batch.actions.shape[1], metrics)
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner carries from one iteration to the next."""

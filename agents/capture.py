@@ -17,6 +17,14 @@ Update = Callable[[Samples], dict[str, Tensor]]
 _WARM_UP = 3
 
 
+def captured(
+    update: Update, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Update:
+    """The update as a CUDA graph where its parameters are on such a device, else as it is."""
+    on_device = parameters[0].is_cuda
+    return CapturedUpdate(update, parameters, optimizer) if on_device else update
+
+
 class CapturedUpdate:
     """An update of fixed shape, captured at its first call and replayed afterwards.
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from agents import losses
-from agents.capture import CapturedUpdate
+from agents.capture import captured
 from agents.collect import Collector
 from agents.learner import Iteration
 from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
@@ -100,11 +100,7 @@ class PPOLearner:
         self._optimizer = make_optimizer(
             self._parameters, "adam", config.learning_rate, config.adam_eps
         )
-        self._step = (
-            CapturedUpdate(self._update, self._parameters, self._optimizer)
-            if self._parameters[0].is_cuda
-            else self._update
-        )
+        self._step = captured(self._update, self._parameters, self._optimizer)
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
         """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""

@@ -6,6 +6,7 @@ from io import BytesIO
 import pytest
 import torch
 
+from agents.a2c import A2C
 from agents.config import HeadConfig, TrainConfig
 from agents.ppo import PPO
 from agents.training import Trainer
@@ -18,6 +19,11 @@ CONFIG = TrainConfig(
     epoch_steps=256,
     eval_episodes=1,
 )
+ALGORITHMS = (
+    CONFIG.algorithm,
+    A2C(rollout_steps=16, anneal=True),
+    A2C(rollout_steps=16, anneal=True, optimizer="adam"),
+)
 
 
 def trained(config: TrainConfig, captured: bool) -> Trainer:
@@ -29,15 +35,18 @@ def trained(config: TrainConfig, captured: bool) -> Trainer:
 
 
 @pytest.mark.gpu
-def test_captured_updates_are_the_plain_ones() -> None:
-    one, other = trained(CONFIG, captured=True), trained(CONFIG, captured=False)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_captured_updates_are_the_plain_ones(algorithm) -> None:
+    config = replace(CONFIG, algorithm=algorithm)
+    one, other = trained(config, captured=True), trained(config, captured=False)
     for captured, plain in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         torch.testing.assert_close(captured, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
-def test_replays_see_new_minibatches_and_learning_rates() -> None:
-    run = trained(replace(CONFIG, steps=256), captured=True)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_replays_see_new_minibatches_and_learning_rates(algorithm) -> None:
+    run = trained(replace(CONFIG, algorithm=algorithm, steps=256), captured=True)
     learner = run._learner
     before = [p.detach().clone() for p in run.policy.parameters()]
     learner.iterate(run._collector, 1.0)
@@ -48,9 +57,11 @@ def test_replays_see_new_minibatches_and_learning_rates() -> None:
 
 
 @pytest.mark.gpu
-def test_a_resumed_run_is_annealed_as_one_that_went_on() -> None:
-    through = trained(CONFIG, captured=True)
-    resumed = Trainer(CONFIG, "cuda")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_resumed_run_is_annealed_as_one_that_went_on(algorithm) -> None:
+    config = replace(CONFIG, algorithm=algorithm)
+    through = trained(config, captured=True)
+    resumed = Trainer(config, "cuda")
     state = through.state_dict()
     saved = BytesIO()
     torch.save(state, saved)
