@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from analysis.aggregate import arm_keys, choose_learning_rates
 from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_rows
-from analysis.storage import RunFolderError
+from analysis.storage import RunFolderError, read_json
 
 RUN = "run"
 """Column of the run folder's name: where a row is from, no part of what is compared."""
@@ -111,6 +112,9 @@ def rows_digest(rows: pd.DataFrame) -> str:
 
 
 def _is_training(recorded: Path) -> bool:
+    """Whether a ``config.json`` is of a training run: anybody may have a file of that name."""
+    if _rows_path(recorded.parent).exists():
+        return _config(recorded.parent).get("experiment") == "train"
     try:
         return bool(json.loads(recorded.read_text())["experiment"] == "train")
     except (ValueError, KeyError, TypeError):
@@ -119,9 +123,14 @@ def _is_training(recorded: Path) -> bool:
 
 def _target(folder: Path) -> float:
     """The rows say whether it was reached, not whether there was any."""
-    config = json.loads((folder / "config.json").read_text()).get("config", {})
-    target = config.get("target_return")
+    target = _config(folder).get("config", {}).get("target_return")
     return np.nan if target is None else float(target)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return read_json(
+        folder / "config.json", "move the folder away and make the run again, its rows have no name"
+    )
 
 
 def _rows_path(folder: Path) -> Path:

@@ -100,15 +100,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise _cannot_write(path, error) from error
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
     """Tensors, numbers and strings from a file; runs no pickled code.
+
+    Parameters
+    ----------
+    remedy
+        What to do about a damaged file, for the message.
 
     Raises
     ------
     RunFolderError
         The file is missing or damaged.
     """
-    return _load(path, unpack_tensors, "delete it to start this part from its beginning")
+    return _load(path, unpack_tensors, remedy)
 
 
 def load_rows(path: Path, remedy: str) -> pd.DataFrame:
@@ -399,7 +404,9 @@ class RunFolder:
             The file is damaged.
         """
         path = self._checkpoint_path(name)
-        return load_tensors(path) if path.exists() else None
+        if not path.exists():
+            return None
+        return load_tensors(path, "delete it to start this part from its beginning")
 
     def drop_checkpoint(self, name: str) -> None:
         """Remove a checkpoint that is no longer needed."""

@@ -14,6 +14,8 @@ from analysis.storage import RunFolderError, cause, load_tensors
 
 T = TypeVar("T")
 
+_TRAIN_AGAIN = "move the run folder away and train again (the same configuration gives the same)"
+
 
 def read_config(path: Path) -> TrainConfig:
     """Configuration of a run folder.
@@ -53,11 +55,13 @@ def load_policy(path: Path) -> tuple[TrainConfig, Policy]:
     if not finished.exists() and not unfinished.exists():
         if (path / "rows").exists():
             raise RunFolderError(
-                f"{path} has its rows, but its weights in policy.pt are gone: move the folder away "
-                "and train again (the same configuration gives the same weights)"
+                f"{path} has its rows, but its weights in policy.pt are gone: {_TRAIN_AGAIN}"
             )
         raise RunFolderError(f"{path} holds no trained policy yet: finish the run first")
-    state = load_tensors(finished if finished.exists() else unfinished)
+    if finished.exists():
+        state = load_tensors(finished, _TRAIN_AGAIN)
+    else:
+        state = load_tensors(unfinished, "delete it and train the run from its beginning")
     environments = make_environments(config.env, 1, 1)
     policy = build_policy(
         config,
@@ -70,8 +74,8 @@ def load_policy(path: Path) -> tuple[TrainConfig, Policy]:
         policy.load_state_dict((state if finished.exists() else state["trainer"])["policy"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise RunFolderError(
-            f"the weights in {path} are not those of its configuration ({cause(error)}): move the "
-            "folder away and train again"
+            f"the weights in {path} are not those of its configuration ({cause(error)}): "
+            f"{_TRAIN_AGAIN}"
         ) from error
     return config, policy
 
@@ -109,7 +113,7 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
             f"{path} has no snapshot of epoch {epoch} (stored: {present}): train with "
             f"--set snapshot_epochs=({epoch},)"
         )
-    stored = load_tensors(file)
+    stored = load_tensors(file, _TRAIN_AGAIN)
     try:
         return [
             Snapshot(
@@ -134,8 +138,7 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
-            f"{file} holds no snapshot that can be read ({cause(error)}): move the run folder away "
-            "and train again"
+            f"{file} holds no snapshot that can be read ({cause(error)}): {_TRAIN_AGAIN}"
         ) from error
 
 

@@ -51,7 +51,7 @@ def test_every_member_is_measured_on_states_that_it_visits(
     assert list(rows["head"]) == ["linear", "etf"]
     assert list(rows["num_samples"]) == [300, 300]
     assert rows["greedy_share"].between(0, 1).all()
-    assert load_tensors(folder / "snapshots" / "member-1.pt")["features"].shape == (50, 64)
+    assert load_tensors(folder / "snapshots" / "member-1.pt", "")["features"].shape == (50, 64)
 
 
 def test_a_stored_epoch_is_measured_as_it_was_in_training(

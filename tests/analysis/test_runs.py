@@ -105,6 +105,14 @@ def test_copies_and_rows_of_other_versions_are_refused(tmp_path) -> None:
         read_training_rows(old)
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"experiment": "tra', b"\xff"])
+def test_a_run_whose_configuration_is_damaged_is_not_passed_over(tmp_path, content) -> None:
+    store(tmp_path, rows_of(), run=1)
+    (store(tmp_path, rows_of(), run=2) / "config.json").write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"config\.json .*: move the folder away"):
+        read_training_rows(tmp_path)
+
+
 def test_the_folders_name_does_not_enter_statistics_or_digest(tmp_path) -> None:
     store(tmp_path, rows_of())
     read = read_training_rows(tmp_path)

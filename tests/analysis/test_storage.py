@@ -125,7 +125,7 @@ def test_a_flipped_bit_is_named_with_its_file_and_the_remedy(tmp_path, place) ->
 
 def test_files_of_earlier_versions_have_no_digest_and_load(tmp_path) -> None:
     torch.save({"x": torch.arange(3.0)}, tmp_path / "old.pt")
-    assert torch.equal(load_tensors(tmp_path / "old.pt")["x"], torch.arange(3.0))
+    assert torch.equal(load_tensors(tmp_path / "old.pt", "")["x"], torch.arange(3.0))
     ROWS.to_parquet(tmp_path / "old.parquet", index=False)
     pd.testing.assert_frame_equal(load_rows(tmp_path / "old.parquet", ""), ROWS)
 
@@ -151,9 +151,9 @@ def test_unreadable_files_are_not_to_be_deleted(tmp_path, monkeypatch) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", forbidden)
-    for load in (load_tensors, lambda path: load_rows(path, "delete it")):
+    for load in (load_tensors, load_rows):
         with pytest.raises(RunFolderError, match="make it readable for this user") as refused:
-            load(tmp_path / "file")
+            load(tmp_path / "file", "delete it")
         assert "delete" not in str(refused.value)
 
 

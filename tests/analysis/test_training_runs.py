@@ -15,8 +15,12 @@ import pandas as pd
 import pytest
 import torch
 
+from agents.a2c import A2C
+from agents.a3c import A3C
 from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
+from agents.reinforce import Reinforce
+from agents.trpo import TRPO
 from analysis import storage
 from analysis.epoch_rows import COLUMNS, StateMeasurer
 from analysis.metrics import collapse_metrics, snapshot_metrics
@@ -69,7 +73,7 @@ def test_target_is_reached_once_and_for_all(finished: storage.RunFolder) -> None
 def test_snapshots_hold_what_the_head_saw(finished: storage.RunFolder) -> None:
     names = sorted(path.name for path in (finished.path / "snapshots").iterdir())
     assert names == ["epoch-00000.pt", "epoch-00003.pt"]
-    snapshot = load_tensors(finished.path / "snapshots" / "epoch-00003.pt")
+    snapshot = load_tensors(finished.path / "snapshots" / "epoch-00003.pt", "")
     assert snapshot["epoch"] == 3
     assert snapshot["heads"] == ["linear", "linear", "etf", "etf"]
     for features, logits, head in zip(
@@ -233,27 +237,59 @@ def test_a_run_that_diverges_still_has_all_its_rows(tmp_path: Path) -> None:
     assert lost["eval_return"].notna().all()
 
 
+KILLED = {
+    "ppo": CONFIG,
+    # Of one iteration an epoch, these two.
+    "reinforce": replace(CONFIG, algorithm=Reinforce(), steps=1024),
+    "trpo": replace(CONFIG, algorithm=TRPO(rollout_steps=16)),
+    "a2c": replace(CONFIG, algorithm=A2C(anneal=True)),
+    # One worker, as several are not deterministic.
+    "a3c": replace(
+        CONFIG, algorithm=A3C(workers=1), heads=(HeadConfig("etf"),), seeds=(0,), steps=1024
+    ),
+    "images": TrainConfig(
+        env=EnvConfig("Breakout", "image"),
+        algorithm=PPO(rollout_steps=16, passes=1, minibatches=2),
+        heads=(HeadConfig(), HeadConfig("etf")),
+        network="cnn",
+        hidden=(32,),
+        critic="shared",
+        num_envs=2,
+        steps=256,
+        epoch_steps=64,
+        eval_episodes=1,
+        snapshot_epochs=(0, 3),
+    ),
+}
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_training_runs import CONFIG
+from test_training_runs import KILLED
 from analysis.training import train
-torch.set_num_threads(1)
-train(CONFIG, Path({out!r}), device="cpu", advance=lambda steps: print(steps, flush=True))
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    config = KILLED[{name!r}]
+    train(config, Path({out!r}), device="cpu", advance=lambda steps: print(steps, flush=True))
 """
 
 
-def test_killed_at_any_moment_and_resumed_gives_the_same_rows(
-    finished: storage.RunFolder, tmp_path: Path
-) -> None:
-    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+@pytest.mark.parametrize(
+    "name",
+    ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in KILLED if name != "ppo")],
+)
+def test_killed_at_any_moment_and_resumed_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    config, out = KILLED[name], tmp_path / "killed"
+    finished = train(config, tmp_path / "whole", device="cpu")
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), name=name, out=str(out)))
     rng = np.random.default_rng(0)
-    folder = run_folder(CONFIG, tmp_path)
+    folder = run_folder(config, out)
     kills = 0
     while not folder.has_rows("epochs"):
         process = subprocess.Popen(
-            [sys.executable, "-c", script],
+            [sys.executable, str(script)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -272,8 +308,8 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_rows(
         assert "Error" not in errors, errors
     assert kills == 3
     pd.testing.assert_frame_equal(folder.read_rows("epochs"), finished.read_rows("epochs"))
-    for name in ("epoch-00000.pt", "epoch-00003.pt"):
-        one, other = (load_tensors(f.path / "snapshots" / name) for f in (folder, finished))
+    for file in ("epoch-00000.pt", "epoch-00003.pt"):
+        one, other = (load_tensors(f.path / "snapshots" / file, "") for f in (folder, finished))
         assert torch.equal(one["features"][0], other["features"][0])
     assert not list((folder.path / "checkpoints").glob("*.pt"))
 
