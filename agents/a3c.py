@@ -267,7 +267,7 @@ def _work(
         worker = Worker(train, shared, optimizer, taken)
         while (order := connection.recv()) is not None:
             connection.send(worker.carry_out(order))
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         pass  # the parent has gone
     except Exception:
         connection.send(traceback.format_exc())

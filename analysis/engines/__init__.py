@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from agents.training import resolve_device
 from analysis.engines.ledger import Event as Event
 from analysis.engines.ledger import Ledger
 from analysis.engines.local import run_locally
@@ -66,7 +67,7 @@ def run_cells(
     Raises
     ------
     ValueError
-        An option makes no sense for the engine.
+        An option makes no sense for the engine, or nothing here or in the cluster has the device.
     ImportError
         Ray is not installed; the message names the extra.
     ConnectionError
@@ -88,6 +89,8 @@ def run_cells(
         )
     if engine != "ray" and address is not None:
         raise ValueError(f"only the ray engine has an address, got {address!r} for {engine}")
+    if engine != "ray":  # whose nodes have devices of their own
+        resolve_device(device)
     out = out.resolve()
     ledger = Ledger(cells, out, retries, on_event)
     if not ledger.waiting:

@@ -75,10 +75,15 @@ def _knock(address: str | None) -> None:
 
 
 def _run(ray: Any, ledger: Ledger, out: Path, device: str, limit: int) -> None:
+    gpus = int(device.startswith("cuda"))
+    # Ray waits for ever for what no node has, as a cluster may grow.
+    if gpus > ray.cluster_resources().get("GPU", 0):
+        raise ValueError(
+            f"device {device!r} was asked for, and no node of the Ray cluster has a GPU: use auto "
+            "or cpu"
+        )
     board = _start_board(ray)
-    task = ray.remote(
-        num_cpus=1, num_gpus=int(device.startswith("cuda")), max_retries=_NODE_DEATHS
-    )(_train_cell)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_NODE_DEATHS)(_train_cell)
     running: dict[Any, Cell] = {}
     try:
         while ledger.waiting or running:

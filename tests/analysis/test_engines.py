@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from analysis.engines import Event, local, run_cells
+from analysis.engines import Engine, Event, local, run_cells
 from analysis.sweep import Cell, Grid, collect_rows, read_grid
 from analysis.training import run_folder
 
@@ -108,6 +109,20 @@ def test_what_is_done_is_skipped_and_the_rest_trained(
     assert sum(steps) == linear.config.steps
     assert sessions(etf, tmp_path) == 1
     pd.testing.assert_frame_equal(collect_rows(grid, tmp_path), rows)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("engine", ["local", "processes"])
+def test_a_device_that_is_not_here_is_refused_before_any_cell(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path, engine: Engine
+) -> None:
+    events: list[Event] = []
+    with pytest.raises(ValueError, match="'cuda' was asked for, and PyTorch sees 0 CUDA devices"):
+        run_cells(
+            reference[0].cells(), tmp_path, engine=engine, device="cuda", on_event=events.append
+        )
+    assert not events
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_cell_is_tried_again_after_the_others(
@@ -335,6 +350,15 @@ def test_a_ray_session_of_its_own_gives_the_rows_of_the_local_engine(tmp_path: P
     local_again = run_cells([linear], out, device="cpu")
     assert local_again == {}
     pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
+def test_a_gpu_that_no_node_has_is_not_waited_for(tmp_path: Path) -> None:
+    grid = make_grid(tmp_path, GRID.format(steps=128))
+    with pytest.raises(ValueError, match="no node of the Ray cluster has a GPU"):
+        run_cells(grid.cells(), tmp_path / "out", engine="ray", workers=1, device="cuda")
 
 
 @pytest.mark.distributed
