@@ -1,11 +1,11 @@
 """What a tabular run trains, and where its samples come from."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
 from agents.networks import FeatureKind, FeatureNorm
 from gridworld import (
     OnPolicy,
@@ -29,21 +29,22 @@ class TabularConfig:
     Raises
     ------
     ValueError
-        For a combination that has no meaning, naming the fields.
+        For a field that does not hold what its annotation says, and for a combination that has no
+        meaning, naming the fields.
     """
 
     objective: Objective = "reinforce"
     head: HeadKind = "linear"
     bias: bool = False
     """Of a learned head; the paper's theory has none."""
-    head_energy: float = 1.0
+    head_energy: Positive = 1.0
     """E_W of an ETF head."""
     feature: FeatureKind = "rectified"
-    feature_energy: float | None = None
+    feature_energy: Positive | None = None
     """E_H of the ball that features are projected onto; None for no bound."""
     feature_norm: FeatureNorm = "ball"
     """``"sphere"``: every feature is scaled to ‖h‖² = E_H instead."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     baseline: Baseline = "running"
     """``"running"``: standardise by running moments of earlier batches, as the paper's library
     does. ``"leave-one-out"``: less the mean of the other returns from the state (sweep only)."""
@@ -51,29 +52,30 @@ class TabularConfig:
     """``"sweep"``: ``episodes`` returns from every cell, first action drawn from the policy; the
     only scheme for which Condition 3 holds under any policy. Otherwise on-policy episodes that
     start in the outer, all, or inner cells."""
-    state_weights: tuple[float, ...] | None = None
+    state_weights: tuple[NonNegative, ...] | None = None
     """Of the sweep under an exact objective: relative d(s) of each cell, in the order of
     `gridworld.cliff_layout`; 0 for a cell that is never sampled, None for all alike."""
-    episodes: int = 8
+    episodes: Count = 8
     """Episodes a collect: from every cell (sweep), or in all (on-policy)."""
-    passes: int = 2
+    passes: Count = 2
     """Updates on each collect (the paper's "repeat per collect")."""
-    horizon: int = 128
+    horizon: Count = 128
     """Steps after which an episode is cut; the missing return is at most γ^128/(1−γ) = 0.028."""
-    epochs: int = 100
-    updates_per_epoch: int = 32
+    epochs: Count = 100
+    updates_per_epoch: Count = 32
     """32 updates are 16 collects of 64 returns: the paper's 1000 steps an epoch."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     cosine: bool = False
     """Anneal the learning rate to zero along a half cosine."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Coupled L2, added to the gradient before Adam (decoupled decay does not give collapse)."""
-    width: int = 4
-    discount: float = 0.95
+    width: Count = 4
+    discount: Fraction = 0.95
     step_reward: float = -1.0
     exit_reward: float = -1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.scheme != "sweep" and self.baseline == "leave-one-out":
             raise ValueError(
                 f"baseline='leave-one-out' needs several returns from each state and so "
@@ -86,18 +88,10 @@ class TabularConfig:
             )
         if self.state_weights is not None:
             self._check_state_weights(self.state_weights)
-        for name in ("episodes", "passes", "horizon", "epochs", "updates_per_epoch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.objective == "reinforce" and self.updates_per_epoch % self.passes:
             raise ValueError(
                 f"updates_per_epoch={self.updates_per_epoch} must be a multiple of "
                 f"passes={self.passes}"
-            )
-        if not self.learning_rate > 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"learning_rate must be > 0 and weight_decay >= 0, got {self.learning_rate} and "
-                f"{self.weight_decay}"
             )
 
     def _check_state_weights(self, weights: tuple[float, ...]) -> None:
@@ -108,11 +102,10 @@ class TabularConfig:
                 "'all-action' with scheme='sweep'"
             )
         cells = int((~cliff_layout(self.width).exits).sum())
-        finite = all(0 <= weight < math.inf for weight in weights)
-        if len(weights) != cells or not finite or sum(weights) == 0:
+        if len(weights) != cells or sum(weights) == 0:
             raise ValueError(
-                f"state_weights must be {cells} finite numbers >= 0, one for each cell at "
-                f"width={self.width}, not all 0: got {weights}"
+                f"state_weights must be {cells} numbers, one for each cell at width={self.width}, "
+                f"not all 0: got {weights}"
             )
 
     def mdp(self) -> TabularMDP:

@@ -277,6 +277,9 @@ def _commit() -> str | None:
 class RunFolder:
     """One configuration's results under ``parent``; on disk from its first session or file on.
 
+    The folder is ``NAME-DIGEST``; where ``NAME`` alone holds this very configuration, as results
+    that are committed do to be linked to, it is that one.
+
     Parameters
     ----------
     parent
@@ -296,6 +299,9 @@ class RunFolder:
         self._config = as_json(config).encode()
         digest = hashlib.sha256(self._config).hexdigest()[:8]
         self.path = Path(parent) / f"{name}-{digest}"
+        plain = Path(parent) / name / "config.json"
+        if plain.exists() and plain.read_bytes() == self._config:
+            self.path = plain.parent
         recorded = self.path / "config.json"
         if recorded.exists() and recorded.read_bytes() != self._config:
             raise RunFolderError(

@@ -240,20 +240,25 @@ def test_first_actions_follow_the_policy() -> None:
     ("changes", "message"),
     [
         ({"scheme": "outer", "baseline": "leave-one-out"}, "needs several returns from each state"),
-        ({"epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
+        ({"objective": "exact"}, "objective must be one of reinforce, all-action, surrogate, got"),
+        ({"feature_energy": np.nan}, "feature_energy must be a finite number > 0 or None, got nan"),
         ({"updates_per_epoch": 7}, "updates_per_epoch=7 must be a multiple of passes=2"),
-        ({"learning_rate": 0.0}, "learning_rate must be > 0"),
-        ({"weight_decay": -1.0}, "weight_decay >= 0, got 0.001 and -1.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay must be a finite number >= 0, got -1.0"),
         ({"objective": "surrogate", "scheme": "inner"}, "got scheme='inner', use scheme='sweep'"),
         ({"state_weights": (1.0,) * 8}, "got objective='reinforce' and scheme='sweep'"),
         (
             {"objective": "all-action", "scheme": "outer", "state_weights": (1.0,) * 8},
             "got objective='all-action' and scheme='outer'",
         ),
-        ({"objective": "surrogate", "state_weights": (1.0,) * 7}, "must be 8 finite numbers >= 0"),
+        (
+            {"objective": "surrogate", "state_weights": (1.0,) * 7},
+            "must be 8 numbers, one for",
+        ),
         ({"objective": "surrogate", "state_weights": (0.0,) * 8}, "at width=4, not all 0"),
-        ({"objective": "surrogate", "state_weights": (-1.0,) + (1.0,) * 7}, "numbers >= 0"),
-        ({"objective": "surrogate", "state_weights": (np.inf,) + (1.0,) * 7}, "8 finite numbers"),
+        ({"objective": "surrogate", "state_weights": (-1.0,) + (1.0,) * 7}, "number >= 0"),
+        ({"objective": "surrogate", "state_weights": (np.inf,) + (1.0,) * 7}, "finite number"),
     ],
 )
 def test_configurations_without_meaning_are_refused(changes, message) -> None:

@@ -36,6 +36,16 @@ def test_same_configuration_means_same_folder(tmp_path) -> None:
     assert json.loads((one.path / "config.json").read_text()) == {"a": [1, 2], "b": 1}
 
 
+def test_a_plain_name_stands_for_the_configuration_it_holds(tmp_path) -> None:
+    made = RunFolder(tmp_path, "run", {"a": 1})
+    made.write_rows("part", ROWS)
+    made.path.rename(tmp_path / "run")
+    assert RunFolder(tmp_path, "run", {"a": 1}).has_rows("part")
+    other = RunFolder(tmp_path, "run", {"a": 2})
+    assert other.path.name.startswith("run-")
+    assert not other.has_rows("part")
+
+
 def test_rows_round_trip_exactly_and_are_never_overwritten(tmp_path) -> None:
     folder = RunFolder(tmp_path, "run", {})
     assert not folder.has_rows("part")
