@@ -11,8 +11,11 @@ from analysis import figures
 from analysis.storage import write_atomically
 from benchmarks.harness import store
 
-NAMES = ("ball", "population", "free_head", "metrics", "agents", "trpo")
-FIGURES = {"free_head": figures.figure_free_head_benchmark}
+NAMES = ("ball", "population", "free_head", "metrics", "agents", "trpo", "learning_curves")
+FIGURES = {
+    "free_head": figures.figure_free_head_benchmark,
+    "learning_curves": figures.figure_learning_curves,
+}
 
 
 def main(names: tuple[str, ...]) -> None:

@@ -60,3 +60,35 @@ def figure_free_head_benchmark(result: Mapping[str, Any]) -> Figure:
         )
         figure.text(0.02, 0.02, caption, fontsize=8.5, va="bottom", wrap=True)
     return figure
+
+
+def figure_learning_curves(result: Mapping[str, Any]) -> Figure:
+    """Return against steps of PPO here and in Stable-Baselines3.
+
+    Parameters
+    ----------
+    result
+        ``results/benchmarks/learning_curves.json``.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.6))
+        panel = figure.subplots()
+        figure.subplots_adjust(left=0.12, right=0.97, top=0.95, bottom=0.27)
+        steps = [step / 1000 for step in result["steps"]]
+        for colour, marker, name, label in (
+            (COLOURS[0], "o", "ours", "Action Collapse"),
+            (COLOURS[1], "s", "theirs", "Stable-Baselines3"),
+        ):
+            own = result[name]
+            panel.plot(steps, own["mean"], f"{marker}-", color=colour, label=label)
+            panel.fill_between(steps, own["low"], own["high"], color=colour, alpha=0.2, lw=0)
+        panel.set_xlabel("agent steps a seed (thousands)")
+        panel.set_ylabel("return of evaluation episodes")
+        panel.set_ylim(0, 510)
+        panel.legend(loc="lower right")
+        caption = (
+            f"PPO on CartPole-v1, learned head with bias, {result['seeds']} seeds each, "
+            f"{result['evaluation']}. Mean over seeds; bands: {result['band']}."
+        )
+        figure.text(0.02, 0.02, caption, fontsize=8.5, va="bottom", wrap=True)
+    return figure

@@ -101,18 +101,20 @@ def greedy_is_optimal(run: Trainer) -> np.ndarray:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_cliffs_optimal_policy_is_found_with_either_head(algorithm) -> None:
     chosen, options = preset(algorithm, "IdealCliffWalking-v0")
-    seeds = (0,) if algorithm == "a3c" else tuple(range(5))
-    groups = [(head,) for head in HEADS] if algorithm == "a3c" else [HEADS]
-    for heads in groups:
+    seeds = tuple(range(5))
+    groups = [(HEADS, seeds)]
+    if algorithm == "a3c":
+        groups = [((head,), (seed,)) for head in HEADS for seed in seeds]
+    for heads, own in groups:
         run = trained(
             TrainConfig(
                 env=EnvConfig("IdealCliffWalking-v0"),
                 algorithm=chosen,
                 heads=heads,
-                seeds=seeds,
+                seeds=own,
                 **options,
             )
         )
         found = greedy_is_optimal(run)
         run.close()
-        assert found.all(), found
+        assert found.all(), (heads, own, found)
