@@ -209,7 +209,16 @@ def test_errors_of_the_file(tmp_path: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cells"), [("cartpole", 12), ("cartpole-a3c", 300), ("pong", 4), ("car-racing", 12)]
+    ("name", "cells"),
+    [
+        ("cartpole", 9),
+        ("cartpole-a2c", 3),
+        ("cartpole-a3c", 300),
+        ("exploration", 12),
+        ("pong", 4),
+        ("breakout", 2),
+        ("car-racing", 8),
+    ],
 )
 def test_the_papers_grids_are_valid(name: str, cells: int) -> None:
     path = Path(__file__).parents[2] / "sweeps" / f"{name}.toml"
@@ -221,17 +230,20 @@ def test_the_papers_grids_are_valid(name: str, cells: int) -> None:
 def test_every_cartpole_algorithm_has_heads_rates_and_seeds_alike() -> None:
     sweeps = Path(__file__).parents[2] / "sweeps"
     found: dict[str, set[tuple[str, float, int]]] = {}
-    for cell in (
-        *read_grid(sweeps / "cartpole.toml").cells(),
-        *read_grid(sweeps / "cartpole-a3c.toml").cells(),
-    ):
+    grids = [read_grid(path) for path in sorted(sweeps.glob("cartpole*.toml"))]
+    for cell in (cell for grid in grids for cell in grid.cells()):
         members = found.setdefault(cell.config.algorithm.name, set())
         rate = cell.config.algorithm.learning_rate
         members |= {(head.kind, rate, seed) for head, seed in cell.config.members}
     heads = ("linear", "etf", "orthogonal", "gaussian")
     seeds = (*range(20), *range(100, 105))
-    rates = dict.fromkeys(("ppo", "trpo", "a2c", "a3c"), (8e-5, 2.5e-4, 8e-4))
-    rates["reinforce"] = (1e-3, 1e-4, 1e-5)
+    rates = {
+        "reinforce": (1e-3, 1e-4, 1e-5),
+        "ppo": (8e-5, 2.5e-4, 8e-4),
+        "trpo": (8e-5, 2.5e-4, 8e-4),
+        "a2c": (1e-3, 3e-3, 1e-2),
+        "a3c": (7e-4, 2e-3, 6e-3),
+    }
     assert found == {
         name: {(head, rate, seed) for head in heads for rate in own for seed in seeds}
         for name, own in rates.items()
