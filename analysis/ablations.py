@@ -251,12 +251,15 @@ def run_ablations(
     out: Path,
     seeds: int,
     workers: int,
+    results: Path | None = None,
     on_advance: Callable[[str, int], None] = lambda name, epochs: None,
 ) -> AblationFigure:
     """Train what is missing, draw the figure from the rows, and store it as PNG and PDF.
 
     Parameters
     ----------
+    results
+        Where rows of the same configuration are taken from.
     on_advance
         Called with a case's name and the epochs it gained; ``cases()`` says what there is to do.
     """
@@ -268,6 +271,8 @@ def run_ablations(
     }
     folder = RunFolder(out, "ablations-cliff", config)
     with folder.session():
+        if results is not None:
+            folder.take_over(results)
         run_parts(
             {case.name: partial(run_case, case, members, folder) for case in chosen},
             workers,

@@ -231,16 +231,22 @@ def environment() -> dict[str, object]:
     }
 
 
-def source_digest() -> str:
+def source_digest(*parts: str) -> str:
     """Digest of the project's own source, for runs cheap enough to be redone when it changes.
 
     Training runs leave it out of their configuration: their rows are kept across edits, and
     ``environment.json`` says which commit made them.
+
+    Parameters
+    ----------
+    parts
+        Rooms and files that the rows depend on, such as ``"lpm"``; all rooms by default.
     """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for room in ("lpm", "gridworld", "agents", "analysis"):
-        for path in sorted((root / room).rglob("*.py")):
+    for part in parts or ("lpm", "gridworld", "agents", "analysis"):
+        place = root / part
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -277,9 +283,6 @@ def _commit() -> str | None:
 class RunFolder:
     """One configuration's results under ``parent``; on disk from its first session or file on.
 
-    The folder is ``NAME-DIGEST``; where ``NAME`` alone holds this very configuration, as results
-    that are committed do to be linked to, it is that one.
-
     Parameters
     ----------
     parent
@@ -299,9 +302,6 @@ class RunFolder:
         self._config = as_json(config).encode()
         digest = hashlib.sha256(self._config).hexdigest()[:8]
         self.path = Path(parent) / f"{name}-{digest}"
-        plain = Path(parent) / name / "config.json"
-        if plain.exists() and plain.read_bytes() == self._config:
-            self.path = plain.parent
         recorded = self.path / "config.json"
         if recorded.exists() and recorded.read_bytes() != self._config:
             raise RunFolderError(
@@ -387,6 +387,22 @@ class RunFolder:
         """
         remedy = "delete it and run the same command again to compute it anew"
         return load_rows(self._rows_path(name), remedy)
+
+    def take_over(self, results: Path) -> None:
+        """Copy the rows that a folder anywhere under ``results`` has of this very configuration.
+
+        Raises
+        ------
+        RunFolderError
+            They are damaged.
+        """
+        for recorded in sorted(Path(results).rglob("config.json")):
+            if recorded.parent == self.path or recorded.read_bytes() != self._config:
+                continue
+            for path in sorted((recorded.parent / "rows").glob("*.parquet")):
+                if not self.has_rows(path.stem):
+                    remedy = "restore it, or name another directory with --results"
+                    self.write_rows(path.stem, load_rows(path, remedy))
 
     def _rows_path(self, name: str) -> Path:
         return self.path / "rows" / f"{name}.parquet"

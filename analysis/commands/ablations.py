@@ -19,7 +19,7 @@ from analysis.commands.console import (
     say,
     stdout,
 )
-from analysis.exhibits import FigureWords, TableWords, read_rows, store_figure, store_table
+from analysis.exhibits import FigureWords, TableWords, store_figure, store_table
 from analysis.storage import RunFolder, read_json
 from analysis.table_writers import to_text
 from analysis.tables import ablation_table
@@ -47,7 +47,6 @@ class Ablations:
         """Run the command and return its exit code."""
         enough_seeds(self.seeds)
         at_least_one("workers", self.workers)
-        _take_over(self.results, self.out, self.seeds)
         with progress_bars() as progress:
             epochs = sum(case.config.epochs for case in cases())
             task = progress.add_task("ablations, epochs", total=epochs)
@@ -55,6 +54,7 @@ class Ablations:
                 self.out,
                 self.seeds,
                 self.workers,
+                self.results,
                 lambda name, gained: progress.advance(task, gained),
             )
         table = _store(figure)
@@ -66,19 +66,6 @@ class Ablations:
         for path in figure.paths:
             say(stdout, f"figure: {path}")
         return 0 if figure.expectations_met else FAILED
-
-
-def _take_over(results: Path, out: Path, seeds: int) -> None:
-    """Copy finished rows of runs with as many seeds into the folder of their configuration."""
-    for recorded in sorted(results.rglob("config.json")):
-        config = read_json(recorded, _DAMAGED)
-        if config.get("experiment") != _NAME or config.get("seeds") != list(range(seeds)):
-            continue
-        folder = RunFolder(out, _NAME, config)
-        with folder.session():
-            for path in sorted((recorded.parent / "rows").glob("*.parquet")):
-                if not folder.has_rows(path.stem):
-                    folder.write_rows(path.stem, read_rows(path))
 
 
 def _store(figure: AblationFigure) -> pd.DataFrame:

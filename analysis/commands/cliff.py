@@ -46,7 +46,8 @@ class Figure1:
     workers: int = os.cpu_count() or 1
     """cliff: processes that train side by side; the rows do not depend on it."""
     results: tuple[Path, ...] = (Path("results"),)
-    """Others: directories of training runs, searched at any depth."""
+    """Directories that are searched at any depth. cliff: rows of the same configuration that are
+    found there are not trained again. Others: of training runs."""
     selection_seeds: tuple[int, ...] = SELECTION_SEEDS
     """Others: seeds that choose among learning rates and are not shown."""
     out: Path = Path("runs")
@@ -66,7 +67,7 @@ class Figure1:
         at_least_one("workers", self.workers)
         met = True
         for epochs in self.epochs:
-            figure = run_cliff_figure(self.out, epochs, self.seeds, self.workers)
+            figure = run_cliff_figure(self.out, epochs, self.seeds, self.workers, self.results)
             if len(figure.bars):
                 stdout.print(bars_table(figure))
             met &= figure.expectations_met
@@ -90,8 +91,16 @@ class CliffFigure:
         return bool(self.bars["met"].all())
 
 
-def run_cliff_figure(out: Path, epochs: int, seeds: int, workers: int) -> CliffFigure:
-    """Train what is missing, draw Figure 1 from the rows, and store it as PNG and PDF."""
+def run_cliff_figure(
+    out: Path, epochs: int, seeds: int, workers: int, results: Sequence[Path] = ()
+) -> CliffFigure:
+    """Train what is missing, draw Figure 1 from the rows, and store it as PNG and PDF.
+
+    Parameters
+    ----------
+    results
+        Where rows of the same configuration are taken from.
+    """
     chosen = arms(epochs)
     members = tuple(range(seeds))
     config = {
@@ -101,6 +110,8 @@ def run_cliff_figure(out: Path, epochs: int, seeds: int, workers: int) -> CliffF
     }
     folder = RunFolder(out, f"figure1-cliff-{epochs}", config)
     with folder.session():
+        for place in results:
+            folder.take_over(place)
         with progress_bars() as progress:
             tasks = {
                 arm.name: progress.add_task(f"{arm.name}, {epochs} epochs", total=epochs)

@@ -30,6 +30,8 @@ class CollapseView:
     """The one seed that is shown."""
     workers: int = os.cpu_count() or 1
     """Processes that train side by side; the rows do not depend on it."""
+    results: Path = Path("results")
+    """Rows of the same configuration that are found here are not trained again."""
     out: Path = Path("runs")
     """Directory of run folders; the same command reuses what is there."""
 
@@ -43,6 +45,7 @@ class CollapseView:
             raise UsageError(f"--seed must be >= 0, got {self.seed}")
         folder, chosen = cliff_folder(self.out, self.epochs, self.seed), cliff_arms(self.epochs)
         with folder.session(), progress_bars() as progress:
+            folder.take_over(self.results)
             tasks = {arm.name: progress.add_task(arm.name, total=self.epochs) for arm in chosen}
             run_parts(
                 {arm.name: partial(run_trajectory, arm, self.seed, folder) for arm in chosen},

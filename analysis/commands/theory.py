@@ -173,6 +173,8 @@ class FigureLpm:
 
     seed: int = 0
     """Seeds starts and orientations."""
+    results: Path = Path("results")
+    """Rows of the same code and seed that are found here are not computed again."""
     out: Path = Path("runs")
     """Directory of run folders; the same command continues or reuses what is there."""
 
@@ -180,7 +182,7 @@ class FigureLpm:
 
     def run(self) -> int:
         """Run the command and return its exit code."""
-        paths = run_lpm_figure(self.out, self.seed)
+        paths = run_lpm_figure(self.out, self.seed, self.results)
         for path in paths:
             say(stdout, f"figure: {path}")
         return 0
@@ -197,8 +199,14 @@ _LPM_CAPTION = (
 )
 
 
-def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
-    """Compute what is missing of the peeled model's studies, draw them, store PNG and PDF."""
+def run_lpm_figure(out: Path, seed: int, results: Path | None = None) -> tuple[Path, ...]:
+    """Compute what is missing of the peeled model's studies, draw them, store PNG and PDF.
+
+    Parameters
+    ----------
+    results
+        Where rows of the same configuration, that is of the same code, are taken from.
+    """
     studies: dict[str, tuple[int, Callable[[peeled.Advance], pd.DataFrame]]] = {
         "minority": (121 * len(peeled.FEATURE_ENERGIES), peeled.minority_study),
         "reference": (6, peeled.reference_study),
@@ -214,7 +222,7 @@ def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
     }
     config = {
         "experiment": "figure-lpm",
-        "code": source_digest(),
+        "code": source_digest("lpm", "analysis/peeled.py"),
         "seed": seed,
         "feature_energies": list(peeled.FEATURE_ENERGIES),
         "true_objective": {name: list(q) for name, q in peeled.TRUE_OBJECTIVE.items()},
@@ -222,6 +230,8 @@ def run_lpm_figure(out: Path, seed: int) -> tuple[Path, ...]:
     }
     folder = RunFolder(out, "figure-lpm", config)
     with folder.session():
+        if results is not None:
+            folder.take_over(results)
         with progress_bars() as progress:
             for name, (total, study) in studies.items():
                 task = progress.add_task(name, total=total)

@@ -57,7 +57,7 @@ def toy_run(tmp_path_factory) -> tuple[AblationFigure, dict[str, int]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "cases", toy_cases)
-        run = run_ablations(tmp_path_factory.mktemp("runs"), len(SEEDS), 1, advance)
+        run = run_ablations(tmp_path_factory.mktemp("runs"), len(SEEDS), 1, on_advance=advance)
     return run, gained
 
 

@@ -18,6 +18,7 @@ from analysis.storage import (
     as_json,
     load_rows,
     load_tensors,
+    source_digest,
     write_atomically,
 )
 
@@ -36,14 +37,33 @@ def test_same_configuration_means_same_folder(tmp_path) -> None:
     assert json.loads((one.path / "config.json").read_text()) == {"a": [1, 2], "b": 1}
 
 
-def test_a_plain_name_stands_for_the_configuration_it_holds(tmp_path) -> None:
-    made = RunFolder(tmp_path, "run", {"a": 1})
-    made.write_rows("part", ROWS)
-    made.path.rename(tmp_path / "run")
-    assert RunFolder(tmp_path, "run", {"a": 1}).has_rows("part")
-    other = RunFolder(tmp_path, "run", {"a": 2})
-    assert other.path.name.startswith("run-")
-    assert not other.has_rows("part")
+def test_rows_of_the_same_configuration_are_taken_over(tmp_path) -> None:
+    results = tmp_path / "results" / "deep"
+    for number in (1, 2):
+        made = RunFolder(results, "run", {"a": number})
+        made.write_rows("part", ROWS.assign(number=number))
+        made.path.rename(results / f"run-{number}")
+    (tmp_path / "results" / "config.json").write_bytes(b"\xff")
+    folder = RunFolder(tmp_path / "out", "run", {"a": 2})
+    folder.take_over(tmp_path / "results")
+    folder.take_over(tmp_path / "results")
+    pd.testing.assert_frame_equal(folder.read_rows("part"), ROWS.assign(number=2))
+    other = RunFolder(tmp_path / "out", "run", {"a": 3})
+    other.take_over(tmp_path / "results")
+    assert not other.path.exists()
+
+
+def test_damaged_rows_are_not_taken_over(tmp_path) -> None:
+    made = RunFolder(tmp_path / "results", "run", {})
+    made.write("rows/part.parquet", b"PAR1 not really")
+    with pytest.raises(RunFolderError, match=r"part\.parquet is .*damaged.*: restore it, or name"):
+        RunFolder(tmp_path / "out", "run", {}).take_over(tmp_path / "results")
+
+
+def test_a_source_digest_is_of_the_parts_that_are_named() -> None:
+    digests = {source_digest(), source_digest("lpm"), source_digest("lpm", "analysis/peeled.py")}
+    assert len(digests) == 3
+    assert source_digest("lpm") in digests
 
 
 def test_rows_round_trip_exactly_and_are_never_overwritten(tmp_path) -> None:
