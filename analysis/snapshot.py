@@ -21,6 +21,8 @@ __all__ = ["Array", "FeatureRows", "Snapshot"]
 
 Array: TypeAlias = NDArray[Any] | torch.Tensor
 
+BIAS_ALONE = "a bias without a head decides nothing; pass the head as well"
+
 _TORCH_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TORCH_INTS = (
     torch.uint8,
@@ -352,7 +354,7 @@ class Snapshot:
             check_head(self.head, num_classes, rows.dim)
         if self.bias is not None:
             if self.head is None:
-                raise ValueError("a bias without a head decides nothing; pass the head as well")
+                raise ValueError(BIAS_ALONE)
             check_bias(self.bias, num_classes)
         rows.require_finite()
         try:

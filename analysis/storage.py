@@ -394,14 +394,18 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            They are damaged.
+            They, or the configuration of any rows there, are damaged.
         """
+        remedy = "restore it, or name another directory with --results"
         for recorded in sorted(Path(results).rglob("config.json")):
-            if recorded.parent == self.path or recorded.read_bytes() != self._config:
+            rows = recorded.parent / "rows"
+            if not rows.is_dir() or recorded.parent == self.path:
                 continue
-            for path in sorted((recorded.parent / "rows").glob("*.parquet")):
+            # Of a damaged one nobody knows whether it is this.
+            if read_json(recorded, remedy) != json.loads(self._config):
+                continue
+            for path in sorted(rows.glob("*.parquet")):
                 if not self.has_rows(path.stem):
-                    remedy = "restore it, or name another directory with --results"
                     self.write_rows(path.stem, load_rows(path, remedy))
 
     def _rows_path(self, name: str) -> Path:

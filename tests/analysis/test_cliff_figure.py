@@ -235,3 +235,8 @@ def test_reproduce_writes_one_page_with_everything(tmp_path, monkeypatch) -> Non
     before = png.read_bytes()
     reproduce.run_reproduce(tmp_path, seed=0, instances=3, seeds=2, lengths=(2,), workers=1)
     assert png.read_bytes() == before
+    # So does one that finds them elsewhere.
+    monkeypatch.setattr(cliff, "TabularTrainer", None)
+    again = cliff_command.run_cliff_figure(tmp_path / "out", 2, 2, 1, results=(tmp_path,))
+    assert again.paths[0] != png
+    assert again.paths[0].read_bytes() == before

@@ -171,13 +171,13 @@ def test_progress_takes_no_markup(capsys) -> None:
 
 def test_a_damaged_configuration_among_results_is_named(tmp_path, capsys) -> None:
     recorded = tmp_path / "results" / "ablations-cliff-0" / "config.json"
-    recorded.parent.mkdir(parents=True)
+    (recorded.parent / "rows").mkdir(parents=True)
     recorded.write_text('{"experiment": ')
     options = ("--results", str(tmp_path / "results"), "--out", str(tmp_path / "out"))
     assert run("ablations", *options) == 2
     said = capsys.readouterr().err
     assert f"error: {recorded} is missing or damaged" in said
-    assert "move its run folder away" in said
+    assert "restore it" in said
 
 
 def test_unknown_environment_lists_the_known(capsys) -> None:

@@ -19,6 +19,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from analysis.collapse_first_pass import FirstPass
 from analysis.metrics import (
     DEFAULT_RCOND,
     METRIC_FIELDS,
@@ -627,14 +628,14 @@ def test_float64_exists_in_chunks_only() -> None:
     features += np.random.default_rng(0).normal(size=features.shape).astype(np.float32)
     labels = np.arange(4096) % 4
     live: list[int] = []
-    original = CollapseMetrics._fold
+    original = FirstPass._fold
 
-    def spying(self: CollapseMetrics, chunk: torch.Tensor, y: torch.Tensor) -> None:
+    def spying(self: FirstPass, chunk: torch.Tensor, y: torch.Tensor) -> None:
         live.append(chunk.numel())
         original(self, chunk, y)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CollapseMetrics, "_fold", spying)
+        patch.setattr(FirstPass, "_fold", spying)
         collapse_metrics(features, labels, chunk_rows=256)
     assert live == [256 * 64] * 16
 
@@ -656,7 +657,7 @@ def test_cuda_gives_what_the_cpu_gives() -> None:
     assert_same(measure(moved), measure(data), rtol=1e-11)
     stream = CollapseMetrics(4, 32)
     stream.update(moved["features"], moved["labels"])
-    assert stream._means.is_cuda
+    assert stream._first.means.is_cuda
     host = CollapseMetrics(4, 32)
     host.merge(stream)
     host.load_state_dict(stream.state_dict())
@@ -761,8 +762,8 @@ def test_counts_whose_product_overflows_int64_merge() -> None:
     data = cloud(18, [2, 3, 4], 3)
     a, b = stream_of(data), stream_of(data)
     for one in (a, b):
-        one._counts *= 10**10
-        one._variation *= 1e10
+        one._first.counts *= 10**10
+        one._first.variation *= 1e10
     result = a.merge(b).compute()
     assert_same(result, measure(data), only=("variance_ratio", "cdnv", *FEATURE_FIELDS))
 

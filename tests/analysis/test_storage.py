@@ -43,7 +43,7 @@ def test_rows_of_the_same_configuration_are_taken_over(tmp_path) -> None:
         made = RunFolder(results, "run", {"a": number})
         made.write_rows("part", ROWS.assign(number=number))
         made.path.rename(results / f"run-{number}")
-    (tmp_path / "results" / "config.json").write_bytes(b"\xff")
+    (tmp_path / "results" / "config.json").write_bytes(b"\xff")  # of no rows
     folder = RunFolder(tmp_path / "out", "run", {"a": 2})
     folder.take_over(tmp_path / "results")
     folder.take_over(tmp_path / "results")
@@ -53,10 +53,12 @@ def test_rows_of_the_same_configuration_are_taken_over(tmp_path) -> None:
     assert not other.path.exists()
 
 
-def test_damaged_rows_are_not_taken_over(tmp_path) -> None:
+@pytest.mark.parametrize("name", ["rows/part.parquet", "config.json"])
+def test_damaged_rows_are_not_taken_over(tmp_path, name) -> None:
     made = RunFolder(tmp_path / "results", "run", {})
-    made.write("rows/part.parquet", b"PAR1 not really")
-    with pytest.raises(RunFolderError, match=r"part\.parquet is .*damaged.*: restore it, or name"):
+    made.write_rows("part", ROWS)
+    (made.path / name).write_bytes(b"PAR1 not really")
+    with pytest.raises(RunFolderError, match=rf"{name} is .*damaged.*: restore it, or name"):
         RunFolder(tmp_path / "out", "run", {}).take_over(tmp_path / "results")
 
 
