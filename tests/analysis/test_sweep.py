@@ -214,7 +214,7 @@ def test_errors_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         ("cartpole", 9),
         ("cartpole-a2c", 3),
         ("cartpole-a3c", 300),
-        ("exploration", 12),
+        ("exploration", 4),
         ("pong", 4),
         ("breakout", 2),
         ("car-racing", 8),
