@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from agents.config import ATARI
 from analysis.aggregate import arm_keys, choose_learning_rates
 from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_rows
@@ -33,8 +34,8 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
     -------
     One row for each run, member and epoch: :data:`analysis.epoch_rows.COLUMNS`, collapse metrics
     and losses (NaN where a run's algorithm has no such loss), ``target_return`` of the run's
-    configuration (NaN for none), and the folder's name as :data:`RUN`. The order is that of the
-    folders' names.
+    configuration (NaN for none), and the folder's name as :data:`RUN`; ``convention`` is empty
+    where the environment is no Atari game. The order is that of the folders' names.
 
     Raises
     ------
@@ -67,7 +68,11 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
                 f"{folder} was made by another version, its rows lack {', '.join(missing)}: move "
                 "it away and train it again"
             )
-        frames.append(rows.assign(target_return=_target(folder), **{RUN: folder.name}))
+        # Elsewhere there are no conventions to choose from.
+        convention = rows["convention"].where(rows["env"].isin(ATARI), "")
+        frames.append(
+            rows.assign(convention=convention, target_return=_target(folder), **{RUN: folder.name})
+        )
     return pd.concat(frames, ignore_index=True)
 
 

@@ -69,6 +69,16 @@ def test_finished_runs_are_found_at_any_depth_and_nothing_else_is(tmp_path) -> N
     assert found.loc[found[RUN] == paths[0].name, "loss_kl"].isna().all()
 
 
+def test_only_atari_has_a_convention(tmp_path) -> None:
+    store(tmp_path, rows_of(), run=1)
+    store(tmp_path, rows_of(env="CartPole-v1"), run=2)
+    found = read_training_rows(tmp_path).groupby("env")["convention"].unique()
+    assert {env: list(own) for env, own in found.items()} == {
+        "Pong": ["NoFrameskip-v4"],
+        "CartPole-v1": [""],
+    }
+
+
 def test_the_target_is_that_of_the_configuration(tmp_path) -> None:
     rows = rows_of().drop(columns="target_return")
     paths = {
