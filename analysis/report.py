@@ -66,12 +66,17 @@ def build_report(
     page = collect(folders, title)
     shown = [item for run in page.runs for item in run.shows]
     missing = [
-        Missing(what, f"action-collapse {command} --out DIR")
+        Missing(what, f"action-collapse {command} {_places(command)}")
         for start, what, command in _PARTS
         if not any(item.startswith(start) for item in shown)
     ]
     write_atomically(Path(out), render_page(replace(page, missing=missing)).encode())
     return Path(out)
+
+
+def _places(command: str) -> str:
+    """Where a command reads and writes; only the claims have nothing to read."""
+    return "--out DIR" if command == "verify" else "--results DIR --out DIR"
 
 
 def collect(folders: Iterable[Path], title: str) -> Page:
