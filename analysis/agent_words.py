@@ -1,12 +1,13 @@
 """Labels and captions of figures and tables of agents, worked out from the rows they show."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from agents.config import ATARI
+from analysis.paper_tables import table1_scores
 
 PAPER_EPOCHS, PAPER_EPOCH_STEPS = 100, 100_000
 """Appendix C, for :data:`PAPER_BUDGETED`. Its other number of epochs is 500, and it does not say
@@ -62,8 +63,23 @@ def describe_runs(rows: pd.DataFrame) -> str:
         ]
         setting = dict(zip(SETTING, key, strict=True))
         label = setting_label(setting, with_env=True)
-        sentences.append(f"{label}: {'; '.join(arms)}; {_budget(setting['env'], own)}.")
+        sentences.append(
+            f"{label}: {'; '.join(arms)}; {_budget(setting['env'], own)}{_paper(setting)}."
+        )
     return " ".join([*sentences, "lr: learning rate."])
+
+
+def _paper(setting: Mapping[str, Any]) -> str:
+    """The final returns that the paper's Table 1 prints for a setting, if any."""
+    algorithm, env, convention, network = (
+        setting[name] for name in ("algorithm", "env", "convention", "network")
+    )
+    finals = {
+        head: table1_scores(algorithm, env, convention, network, head).final
+        for head in ("linear", "etf")
+    }
+    printed = [f"{final:g} ({HEADS[head]})" for head, final in finals.items() if final == final]
+    return f"; the paper's Table 1 ends at {' and '.join(printed)}" if printed else ""
 
 
 def _budget(env: str, rows: pd.DataFrame) -> str:
@@ -105,23 +121,31 @@ def unequal_words(rows: pd.DataFrame) -> str:
     return " A curve ends with the shortest of its runs." if (arms > 1).any() else ""
 
 
-def last_values(rows: pd.DataFrame, columns: Mapping[str, str]) -> str:
-    """Medians over seeds after the last epoch in words, an arm after the other.
+def last_values(
+    rows: pd.DataFrame,
+    columns: Mapping[str, str],
+    centre: Literal["median", "mean"] = "median",
+) -> str:
+    """Where the curves end, over seeds, in words, an arm after the other.
 
     Parameters
     ----------
     columns
         Names in words by column.
+    centre
+        What the curves show.
     """
     found = []
     for (*key, head), own in rows.groupby([*SETTING, "head"]):
-        last = own[own["epoch"] == own["epoch"].max()]
+        # A curve ends with the shortest of its runs.
+        last = own[own["epoch"] == own.groupby("seed")["epoch"].max().min()]
         values = ", ".join(
-            f"{name} {last[column].median(skipna=False):.3g}" for column, name in columns.items()
+            f"{name} {last[column].agg(centre, skipna=False):.3g}"
+            for column, name in columns.items()
         )
         label = setting_label(dict(zip(SETTING, key, strict=True)), with_env=True)
-        found.append(f"{label}, {HEADS[head]} head: {values}")
-    return f"Medians after the last epoch. {'; '.join(found)}."
+        found.append(f"{label}, {HEADS[head]} head ({_count(len(last), 'seed')}): {values}")
+    return f"Where the curves end, {centre}s over seeds. {'; '.join(found)}."
 
 
 def _count(number: int, noun: str) -> str:

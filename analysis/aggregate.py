@@ -39,6 +39,26 @@ def arm_keys(rows: pd.DataFrame) -> list[str]:
     return [*ARM, *(["epsilon"] if "epsilon" in rows else [])]
 
 
+def without_exploration(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs without ε-greedy exploration; all of them where there is no such column.
+
+    Raises
+    ------
+    ValueError
+        Every run explores.
+    """
+    if "epsilon" not in rows or rows.empty:
+        return rows
+    plain = rows[rows["epsilon"] == 0]
+    if plain.empty:
+        values = ", ".join(f"{value:g}" for value in sorted(rows["epsilon"].unique()))
+        raise ValueError(
+            f"every run explores ε-greedily (ε = {values}), and such runs are Table 2's: train "
+            "some without, or name their directory with --results"
+        )
+    return plain
+
+
 def summarise_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """Best, final and stop of every run, as the paper's Table 1 defines them.
 

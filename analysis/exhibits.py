@@ -114,14 +114,25 @@ def read_figures(folder: Path) -> list[FigureExhibit]:
     Raises
     ------
     RunFolderError
-        The words are damaged.
+        The words or a picture are damaged.
     """
     found = []
     for picture in sorted((folder / "figures").glob("*.png")):
         path = picture.with_suffix(".json")
         words = _read_words(path, FigureWords) if path.exists() else None
-        found.append(FigureExhibit(picture.stem, words, picture.read_bytes()))
+        found.append(FigureExhibit(picture.stem, words, _read_png(picture)))
     return found
+
+
+def _read_png(path: Path) -> bytes:
+    picture = path.read_bytes()
+    # RFC 2083: the signature, and the last chunk with its checksum.
+    if not (picture.startswith(b"\x89PNG\r\n\x1a\n") and picture.endswith(b"IEND\xaeB`\x82")):
+        raise RunFolderError(
+            f"{path} is no whole PNG: delete it and draw the figure again with the command that "
+            "environment.json of its run folder records"
+        )
+    return picture
 
 
 def read_tables(folder: Path) -> list[TableExhibit]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from agents.config import ATARI
-from analysis.aggregate import arm_keys, choose_learning_rates
+from analysis.aggregate import arm_keys, choose_learning_rates, without_exploration
 from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_rows
 from analysis.storage import RunFolderError, read_json
@@ -40,8 +40,8 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
     Raises
     ------
     RunFolderError
-        There is no finished training run, one is damaged or of another version, or two folders
-        hold the same run.
+        There is no finished training run, one is damaged or of another version, two folders hold
+        the same run, or runs that would count as seeds of one arm were trained differently.
     """
     places = [results] if isinstance(results, Path) else list(results)
     folders = {
@@ -73,7 +73,9 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
         frames.append(
             rows.assign(convention=convention, target_return=_target(folder), **{RUN: folder.name})
         )
-    return pd.concat(frames, ignore_index=True)
+    found = pd.concat(frames, ignore_index=True)
+    _refuse_mixtures(found, {folder.name: folder for folder in finished})
+    return found
 
 
 def reported_rows(
@@ -86,10 +88,10 @@ def reported_rows(
     Raises
     ------
     ValueError
-        Nothing can choose among an arm's learning rates, or as
-        :func:`analysis.aggregate.summarise_runs`.
+        Every run explores ε-greedily, nothing can choose among an arm's learning rates, the chosen
+        one was not trained on any other seed, or as :func:`analysis.aggregate.summarise_runs`.
     """
-    plain = rows[rows["epsilon"] == 0]
+    plain = without_exploration(rows)
     keys = arm_keys(plain)
     choices = choose_learning_rates(plain, selection_seeds)
     open_arms = choices[choices.duplicated(keys, keep=False)]
@@ -103,7 +105,18 @@ def reported_rows(
             "--selection-seeds, or give --results runs with one rate"
         )
     chosen = plain.merge(choices[[*keys, "learning_rate"]], on=[*keys, "learning_rate"])
-    return chosen[~chosen["seed"].isin(selection_seeds)].reset_index(drop=True)
+    reported = chosen[~chosen["seed"].isin(selection_seeds)].reset_index(drop=True)
+    arms = reported[keys].drop_duplicates()
+    if len(arms) < len(choices):
+        present = choices.merge(arms, on=keys, how="left", indicator=True)["_merge"] == "both"
+        lost = choices[~present.to_numpy()].iloc[0]
+        named = ", ".join(str(lost[name]) for name in ("algorithm", "env", "head"))
+        raise ValueError(
+            f"{named} has runs with the learning rate {lost['learning_rate']:g} on the selection "
+            f"seeds {_listed(selection_seeds)} only, which are never reported: train it on others, "
+            "or name the seeds that choose with --selection-seeds"
+        )
+    return reported
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
@@ -136,6 +149,45 @@ def _config(folder: Path) -> dict[str, Any]:
     return read_json(
         folder / "config.json", "move the folder away and make the run again, its rows have no name"
     )
+
+
+_FREE = (
+    *("steps", "eval_episodes", "target_return", "snapshot_epochs", "snapshot_states"),
+    *("seeds", "heads", "env", "algorithm.learning_rate", "algorithm.epsilon"),
+)
+"""Options that may differ between runs of one arm: tables and figures say each run's, or they are
+part of what tells arms and runs apart."""
+
+
+def _refuse_mixtures(rows: pd.DataFrame, folders: Mapping[str, Path]) -> None:
+    """Refuse runs of one arm that differ in what no table has a column for."""
+    options = {name: dict(_options(_config(path))) for name, path in folders.items()}
+    own_columns = ("head_bias", "head_energy")
+    for key, arm in rows.groupby(arm_keys(rows)):
+        values: dict[str, dict[str, str]] = {}
+        for (run, *own), _ in arm.groupby([RUN, *own_columns], dropna=False):
+            found = options[run] | dict(zip(own_columns, own, strict=True))
+            for name, value in found.items():
+                values.setdefault(name, {}).setdefault(str(value), run)
+        mixed = {name: by_value for name, by_value in values.items() if len(by_value) > 1}
+        if mixed:
+            arm_name = ", ".join(str(part) for part in key if part not in ("", 0.0))
+            differences = "; ".join(
+                f"{name} is {' and '.join(f'{value} in {run}' for value, run in own.items())}"
+                for name, own in mixed.items()
+            )
+            raise RunFolderError(
+                f"runs of one arm ({arm_name}) were trained differently: {differences}. Name only "
+                "run folders that are alike with --results"
+            )
+
+
+def _options(recorded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Options of a run's configuration, those of the algorithm as ``algorithm.name``."""
+    for name, value in recorded.get("config", {}).items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        parts = [(f"{name}.{part}", own) for part, own in inner] or [(name, value)]
+        yield from (part for part in parts if name not in _FREE and part[0] not in _FREE)
 
 
 def _rows_path(folder: Path) -> Path:

@@ -100,6 +100,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise _cannot_write(path, error) from error
 
 
+def require_writable(directory: Path) -> None:
+    """Refuse a directory that cannot be written or made, before any work for it is done.
+
+    Raises
+    ------
+    RunFolderError
+        The path, or the nearest part of it that exists, is no directory or not this user's.
+    """
+    nearest = next(place for place in (directory, *directory.parents) if place.exists())
+    if not nearest.is_dir():
+        raise RunFolderError(f"cannot write {directory}: {nearest} is a file; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunFolderError(f"cannot write {nearest}: permission denied; choose another --out")
+
+
 def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
     """Tensors, numbers and strings from a file; runs no pickled code.
 

@@ -119,7 +119,11 @@ def read_grid(path: Path) -> Grid:
         raise ValueError(
             f"{path}: name must be letters, digits, '.', '_' and '-' (it names a folder): {name!r}"
         )
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+    if (
+        not isinstance(tables, list)
+        or not tables
+        or not all(isinstance(table, dict) for table in tables)
+    ):
         raise ValueError(f"{path}: there must be one or more [[grid]] tables (double brackets)")
     grid = Grid(name, tuple(tables))
     try:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import BASELINE, Arm, compared_arms
+from analysis.aggregate import BASELINE, Arm, compared_arms, without_exploration
 from analysis.paper_tables import table1_scores, table2_best
 from analysis.statistics import (
     Estimate,
@@ -90,8 +90,7 @@ def table1(
     ValueError
         As :func:`analysis.aggregate.summarise_runs`.
     """
-    if "epsilon" in rows:
-        rows = rows[rows["epsilon"] == 0].drop(columns="epsilon")
+    rows = without_exploration(rows).drop(columns="epsilon", errors="ignore")
     found = []
     for arm, linear in compared_arms(rows, selection_seeds):
         paper = table1_scores(*(arm.keys[name] for name in (*_PAPER_CELL, "head")))
@@ -180,8 +179,7 @@ def improvement_table(
     ValueError
         As :func:`analysis.aggregate.summarise_runs`.
     """
-    if "epsilon" in rows:
-        rows = rows[rows["epsilon"] == 0].drop(columns="epsilon")
+    rows = without_exploration(rows).drop(columns="epsilon", errors="ignore")
     groups: dict[tuple[Any, ...], list[tuple[Arm, Arm]]] = {}
     for arm, linear in compared_arms(rows, selection_seeds):
         if linear is not None and arm.keys["head"] != BASELINE and len(arm.runs):

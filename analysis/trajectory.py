@@ -76,7 +76,8 @@ def read_view(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         Holds ``rows/NAME.parquet`` of each complete track.
     config
         Its configuration: ``title``, ``caption``, ``unit``, ``actions`` and ``tracks``, a list of
-        objects with ``name`` and ``label``. Tracks without rows are left out.
+        objects with ``name`` and ``label``. Tracks without rows are left out, and the caption says
+        which.
 
     Raises
     ------
@@ -86,13 +87,18 @@ def read_view(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         A track's rows are damaged.
     """
     actions = config["actions"]
-    tracks = []
+    tracks, untrained = [], []
     for track in config["tracks"]:
         rows = folder / "rows" / f"{track['name']}.parquet"
         if rows.exists():
             snapshots = rows_snapshots(read_rows(rows), len(actions))
             tracks.append(Track(track["name"], track["label"], snapshots))
-    return view_data(config["title"], config["caption"], actions, tracks, config["unit"])
+        else:
+            untrained.append(track["label"])
+    caption = config["caption"]
+    if untrained:
+        caption += f" Not trained yet: {'; '.join(untrained)}."
+    return view_data(config["title"], caption, actions, tracks, config["unit"])
 
 
 # --- the Ideal Cliff Walking ----------------------------------------------------------------------

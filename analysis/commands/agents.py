@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from agents.config import OBSERVATIONS
 from analysis import aggregate
 from analysis.agent_words import (
     describe_runs,
@@ -59,16 +60,17 @@ class Figure3:
 
     def run(self) -> int:
         """Run the command and return its exit code."""
+        _known(self.env)
         rows = _reported(self.results, self.selection_seeds, self.env)
         caption = (
             f"{describe_runs(rows)} Mean over seeds with its 95 % bootstrap band, from two seeds "
             "on; thin lines: lowest and highest of any seed (the paper: max/min). Returns of full "
             f"games as the environment gives them.{unequal_words(rows)}"
         )
-        returns = last_values(rows, {"eval_return": "return"})
+        returns = last_values(rows, {"eval_return": "return"}, "mean")
         _store_figure(
             self.out,
-            "figure3",
+            _figure_name("figure3", self.env, FIGURE3_ENVS),
             rows,
             pictures(figure3(rows, caption, self.env)),
             FigureWords(
@@ -98,11 +100,12 @@ class Figure4:
 
     def run(self) -> int:
         """Run the command and return its exit code."""
+        _known(self.env)
         rows = _with_geometry(_reported(self.results, self.selection_seeds, self.env))
         words = _geometry_words(f"Figure 4, {', '.join(self.env)}", rows, FIGURE4_PANELS)
         _store_figure(
             self.out,
-            "figure4",
+            _figure_name("figure4", self.env, FIGURE4_ENVS),
             rows,
             pictures(figure4(rows, words.caption, self.env)),
             words,
@@ -132,9 +135,11 @@ class Table1:
             "epoch; std: over seeds, n − 1. Stop: first epoch at the target (column target), "
             "else the last epoch; reached: share of runs that got there. Iqm: "
             "interquartile mean of the final returns; improvement: probability of ending above the "
-            "learned head; difference: paired by seed; brackets: 95 % bootstrap over seeds. "
-            f"{_rate_words(self.selection_seeds)} Columns paper …: as it prints them, with 100 "
-            "epochs (500 for Atari with an MLP) and 20 seeds."
+            "learned head; difference: paired by seed; brackets: 95 % bootstrap over seeds. Stop "
+            "counts epochs, which differ in length (steps / epochs). "
+            f"{_rate_words(rows, self.selection_seeds)} Columns paper …: as it prints them, with "
+            "100 epochs (500 for Atari with an MLP, which there reads features of a CNN and here "
+            "the console's memory) and 20 seeds."
         )
         _store_tables(
             self.out,
@@ -149,7 +154,8 @@ class Table1:
                         "Probability of improvement",
                         "That a run with this head ends above a run with the learned head on the "
                         "same feature, ties counted half, averaged over environments; brackets: "
-                        f"95 % bootstrap within environments. {_rate_words(self.selection_seeds)}",
+                        "95 % bootstrap within environments. "
+                        f"{_rate_words(rows, self.selection_seeds)}",
                     ),
                 ),
             },
@@ -184,8 +190,8 @@ class Table2:
         caption = (
             "Best: mean over runs of a run's highest evaluation return; std: over seeds, n − 1. "
             "Iqm, improvement and difference: of the best returns, as in Table 1; brackets: 95 % "
-            f"bootstrap over seeds. {_rate_words(self.selection_seeds)} Paper best: as it prints "
-            "it for PPO with a CNN on Pong, 100 epochs."
+            f"bootstrap over seeds. {_rate_words(rows, self.selection_seeds)} Paper best: as it "
+            "prints it for PPO with a CNN on Pong, 100 epochs."
         )
         _store_tables(
             self.out,
@@ -209,6 +215,20 @@ def draw_figure1(
     return 0
 
 
+def _known(envs: Sequence[str]) -> None:
+    unknown = [env for env in envs if env not in OBSERVATIONS]
+    if unknown or not envs:
+        raise UsageError(
+            f"--env takes one or more of {', '.join(sorted(OBSERVATIONS))}, got "
+            f"{', '.join(unknown) or 'none'}"
+        )
+
+
+def _figure_name(name: str, envs: Sequence[str], paper: Sequence[str]) -> str:
+    """A name of its own for a figure of other environments than the paper's."""
+    return name if tuple(envs) == tuple(paper) else "-".join((name, *envs))
+
+
 def _reported(
     results: Sequence[Path], selection_seeds: Sequence[int], envs: Sequence[str]
 ) -> pd.DataFrame:
@@ -224,7 +244,14 @@ def _reported(
 
 
 def _with_geometry(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["head"].isin(_GEOMETRY_HEADS)]
+    own = rows[rows["head"].isin(_GEOMETRY_HEADS)]
+    if own.empty:
+        heads = ", ".join(sorted(rows["head"].unique()))
+        raise UsageError(
+            "this figure shows learned (linear) and ETF heads, and the runs have only the heads "
+            f"{heads}: train some with --head linear etf, or name their directory with --results"
+        )
+    return own
 
 
 def _geometry_words(title: str, rows: pd.DataFrame, panels: Sequence[Panel]) -> FigureWords:
@@ -299,6 +326,12 @@ def _store_sources(folder: RunFolder, rows: pd.DataFrame) -> None:
     folder.write("sources.json", as_json({"runs": sorted(rows[RUN].unique())}))
 
 
-def _rate_words(selection_seeds: Sequence[int]) -> str:
+def _rate_words(rows: pd.DataFrame, selection_seeds: Sequence[int]) -> str:
+    rates = rows.groupby(aggregate.arm_keys(rows))["learning_rate"].nunique()
+    if (rates == 1).all():
+        return "Every arm has one learning rate: none was chosen among several."
     seeds = ", ".join(map(str, sorted(selection_seeds))) or "none"
-    return f"Learning rates are chosen on seeds that are not reported ({seeds})."
+    return (
+        "Where an arm has several learning rates, one is chosen on seeds that are not reported "
+        f"({seeds}); notes say otherwise."
+    )

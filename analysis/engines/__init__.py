@@ -22,6 +22,7 @@ from analysis.engines.ledger import Ledger
 from analysis.engines.local import run_locally
 from analysis.engines.processes import run_on_processes
 from analysis.engines.ray_cluster import run_on_ray
+from analysis.storage import require_writable
 from analysis.sweep import Cell
 
 Engine = Literal["local", "processes", "ray"]
@@ -92,6 +93,7 @@ def run_cells(
     if engine != "ray":  # whose nodes have devices of their own
         resolve_device(device)
     out = out.resolve()
+    require_writable(out)
     ledger = Ledger(cells, out, retries, on_event)
     if not ledger.waiting:
         return {}

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.agent_words import describe_runs, geometry_words
+from analysis.agent_words import describe_runs, geometry_words, last_values
 from analysis.commands import agents as commands
 from analysis.commands.cliff import Figure1
 from analysis.commands.console import UsageError
@@ -227,8 +227,10 @@ def test_captions_give_seeds_and_budget_of_the_rows() -> None:
     assert describe_runs(rows).startswith(
         "Pong: PPO, CNN on images, NoFrameskip-v4: learned head, 3 seeds, lr 0.00025; ETF head, "
         "1 seed, lr 0.00025; 40,000 agent steps in 4 epochs, 10 evaluation episodes a point, 0.4 % "
-        "of the paper's 100 epochs × 100,000 steps."
+        "of the paper's 100 epochs × 100,000 steps; the paper's Table 1 ends at 19.8 (learned) and "
+        "20.9 (ETF)."
     )
+    assert "Table 1 ends" not in describe_runs(rows.assign(convention="v5"))
     assert "the paper prints no number of steps" in describe_runs(rows_of(**CARTPOLE))
     rows["absent_classes"] = rows["seed"].astype(float)
     assert "(0 to 2 of them after the last epoch)" in geometry_words(rows, [])
@@ -283,10 +285,13 @@ def test_commands_store_exhibits_that_are_the_same_every_time(
     assert contents[0] == contents[1]
 
 
+PICTURE = b"\x89PNG\r\n\x1a\n picture IEND\xaeB`\x82"
+
+
 @pytest.fixture
 def quick_pictures(monkeypatch) -> None:
     """Figures are drawn and not encoded, which is most of the time."""
-    monkeypatch.setattr(commands, "pictures", lambda figure: {"png": b"picture"})
+    monkeypatch.setattr(commands, "pictures", lambda figure: {"png": PICTURE})
 
 
 @pytest.mark.usefixtures("quick_pictures")
@@ -339,3 +344,36 @@ def test_the_order_of_rows_does_not_change_a_byte() -> None:
     shuffled = rows.sample(frac=1, random_state=0)
     first, second = (encode(figure4(own, "", ["Pong"]), "png") for own in (rows, shuffled))
     assert first == second
+
+
+def test_the_alternative_says_what_the_curve_shows_where_it_ends() -> None:
+    rows = rows_of(("linear",), 3, **CARTPOLE)
+    rows["eval_return"] = rows["epoch"] * rows["seed"].map({0: 0.0, 1: 10.0, 2: 80.0})
+    shorter = rows[(rows["seed"] < 2) | (rows["epoch"] < 3)]
+    said = last_values(shorter, {"eval_return": "return"}, "mean")
+    assert said.startswith("Where the curves end, means over seeds.")
+    assert said.endswith("learned head (3 seeds): return 60.")
+    assert last_values(shorter, {"eval_return": "return"}).endswith("(3 seeds): return 20.")
+
+
+@pytest.mark.parametrize("command", [commands.Figure3, commands.Figure4])
+def test_unknown_environments_are_refused_with_the_known(tmp_path, command) -> None:
+    with pytest.raises(UsageError, match=r"one or more of .*Pong.*, got Pnog"):
+        command(env=("Pnog",), results=(tmp_path,), out=tmp_path / "out").run()
+
+
+def test_runs_of_other_heads_alone_are_said(tmp_path) -> None:
+    run = RunFolder(tmp_path / "results", "train", {"experiment": "train"})
+    run.write_rows("epochs", rows_of(("gaussian",), 2, epochs=2, **PPO_PONG))
+    with pytest.raises(UsageError, match=r"only the heads gaussian: train some with --head linear"):
+        commands.Figure4(results=(tmp_path / "results",), out=tmp_path / "out").run()
+
+
+@pytest.mark.usefixtures("quick_pictures")
+def test_figures_of_other_environments_have_a_name_of_their_own(results, tmp_path) -> None:
+    for env in (("CartPole-v1",), commands.FIGURE3_ENVS):
+        assert commands.Figure3(env=env, results=(results,), out=tmp_path / "out").run() == 0
+    names = {
+        figure.name for folder in (tmp_path / "out").iterdir() for figure in read_figures(folder)
+    }
+    assert names == {"figure3", "figure3-CartPole-v1"}

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from analysis.engines import Engine, Event, local, run_cells
+from analysis.storage import RunFolderError
 from analysis.sweep import Cell, Grid, collect_rows, read_grid
 from analysis.training import run_folder
 
@@ -123,6 +124,16 @@ def test_a_device_that_is_not_here_is_refused_before_any_cell(
         )
     assert not events
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_cell(
+    reference: tuple[Grid, pd.DataFrame], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    events: list[Event] = []
+    with pytest.raises(RunFolderError, match=r"file is a file; choose another --out"):
+        run_cells(reference[0].cells(), tmp_path / "file" / "runs", on_event=events.append)
+    assert not events
 
 
 def test_a_failing_cell_is_tried_again_after_the_others(

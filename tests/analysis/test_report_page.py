@@ -419,6 +419,28 @@ def test_damaged_words_are_named_with_the_remedy(tmp_path: Path, content: str) -
         read_figures(folder.path)
 
 
+@pytest.mark.parametrize("damage", [b"", png(4, 3)[:-1], b"no" + png(4, 3)[2:]])
+def test_a_damaged_picture_is_named_with_the_remedy(tmp_path: Path, damage: bytes) -> None:
+    folder = RunFolder(tmp_path, "figure3", {})
+    with folder.session():
+        store_figure(folder, "figure3", {"png": png(4, 3)}, FigureWords("t", "c", "a"))
+        folder.write("figures/figure3.png", damage)
+    with pytest.raises(RunFolderError, match=r"figure3\.png is no whole PNG: .* draw the figure"):
+        report.collect([folder.path], "t")
+
+
+def test_a_view_says_which_tracks_are_missing(tmp_path: Path) -> None:
+    folder = trajectory.cliff_folder(tmp_path, epochs=1, seed=0)
+    with folder.session():
+        trajectory.run_trajectory(trajectory.cliff_arms(1)[0], 0, folder)
+    config = json.loads((folder.path / "config.json").read_text())
+    view = trajectory.read_view(folder.path, config)
+    assert view["caption"].endswith(
+        "Not trained yet: ETF head, norm control (ball); learned head, paper's settings."
+    )
+    assert len(view["tracks"]) == 1
+
+
 def test_exhibits_without_words_or_png_are_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "run", {})
     with pytest.raises(ValueError, match="has no caption and no alternative"):

@@ -164,3 +164,82 @@ def test_an_open_learning_rate_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"ppo, Pong, etf has .* 0.0001, 0.001 .*selection-seeds"):
         reported_rows(rows, (100,))
     assert set(reported_rows(rows_of(), (100,))["seed"]) == {0, 1}
+
+
+def stored_config(**changes: Any) -> dict[str, Any]:
+    algorithm = {"discount": 0.99, "learning_rate": 1e-3, "epsilon": 0.0}
+    return {"algorithm": algorithm, "hidden": [64, 64], "seeds": [0], "steps": 100} | changes
+
+
+def test_runs_of_one_arm_that_were_trained_differently_are_refused(tmp_path) -> None:
+    wide = store(tmp_path, rows_of(seeds=(0,)), config=stored_config())
+    narrow = store(tmp_path, rows_of(seeds=(1,)), config=stored_config(hidden=[8], seeds=[1]))
+    with pytest.raises(RunFolderError) as refused:
+        read_training_rows(tmp_path)
+    said = str(refused.value)
+    assert "trained differently: hidden is " in said
+    assert f"[64, 64] in {wide.name}" in said
+    assert f"[8] in {narrow.name}" in said
+    assert "seeds is" not in said
+    assert len(read_training_rows(wide)) == len(rows_of(seeds=(0,)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": {"discount": 0.5, "learning_rate": 1e-3, "epsilon": 0.0}},
+        {"critic": "shared"},
+        {"algorithm": {"discount": 0.99, "learning_rate": 1e-3, "epsilon": 0.0, "clip": 0.1}},
+    ],
+)
+def test_any_hyper_parameter_tells_runs_apart(tmp_path, changes) -> None:
+    common = stored_config(critic="separate")
+    store(tmp_path, rows_of(seeds=(0,)), config=common)
+    store(tmp_path, rows_of(seeds=(1,)), config=common | changes)
+    if "clip" in changes.get("algorithm", {}):
+        # An option that the other run does not know is of another version: nothing differs.
+        read_training_rows(tmp_path)
+    else:
+        with pytest.raises(RunFolderError, match="trained differently"):
+            read_training_rows(tmp_path)
+
+
+def test_budgets_rates_and_heads_may_differ(tmp_path) -> None:
+    other = {"discount": 0.99, "learning_rate": 1e-4, "epsilon": 0.1}
+    store(tmp_path, rows_of(seeds=(0,)), config=stored_config())
+    store(tmp_path, rows_of(seeds=(1,)), config=stored_config(steps=50, target_return=3))
+    store(
+        tmp_path,
+        rows_of(learning_rate=1e-4),
+        config=stored_config(algorithm=other, heads=["linear", "etf"]),
+    )
+    assert len(read_training_rows(tmp_path)) == 24
+
+
+@pytest.mark.parametrize(("name", "value"), [("head_energy", 25.0), ("head_bias", 1.0)])
+def test_heads_of_one_kind_that_differ_are_refused(tmp_path, name, value) -> None:
+    store(tmp_path, rows_of(seeds=(0,)), run=1)
+    store(tmp_path, rows_of(seeds=(1,), **{name: value}), run=2)
+    with pytest.raises(RunFolderError, match=f"{name} is .*{value} in "):
+        read_training_rows(tmp_path)
+
+
+def test_without_a_run_that_does_not_explore_table_2_is_named() -> None:
+    with pytest.raises(ValueError, match=r"every run explores.*0\.1.*Table 2"):
+        reported_rows(rows_of(epsilon=0.1))
+    with pytest.raises(ValueError, match=r"every run explores"):
+        table1(rows_of(epsilon=0.1), np.random.default_rng(0))
+
+
+def test_an_arm_whose_rate_has_no_reported_seed_is_not_dropped() -> None:
+    rows = pd.concat(
+        [
+            rows_of(heads=("linear",), seeds=(0, 100)),
+            rows_of(heads=("etf",), seeds=(0, 100), learning_rate=1e-4),
+            rows_of(heads=("etf",), seeds=(100,), learning_rate=1e-3),
+        ]
+    )
+    with pytest.raises(ValueError, match=r"ppo, Pong, etf has runs .* 0\.001 on the selection"):
+        reported_rows(rows, (100,))
+    with pytest.raises(ValueError, match="on the selection"):
+        reported_rows(rows_of(seeds=(100, 101)), (100, 101))

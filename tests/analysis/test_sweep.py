@@ -198,6 +198,7 @@ def test_errors_name_the_grid_and_the_option(tmp_path: Path, line: str, message:
         ('[[grid]]\nalgorithm = "a3c"\nseeds = [0, 1]\ntogether = ["seeds"]\n', "a3c trains one"),
         ('[grid]\nalgorithm = "ppo"\n', "double brackets"),
         ('name = "x"\n', r"one or more \[\[grid\]\]"),
+        ("grid = []\n", r"one or more \[\[grid\]\]"),
         ('algorithm = "ppo"\n[[grid]]\n', "unknown 'algorithm'.*below"),
         ('name = "a/b"\n[[grid]]\nalgorithm = "ppo"\n', "names a folder.*a/b"),
         ("name = \n", "cannot read the grid file"),
