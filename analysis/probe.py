@@ -1,4 +1,4 @@
-"""What the features of any policy look like over stored observations.
+"""What the features of any policy look like over stored observations, or over those of rollouts.
 
 :func:`probe` runs a policy over observations, labels every state, and streams the features through
 :class:`~analysis.metrics.CollapseMetrics`: millions of states pass in the memory of one batch, on
@@ -36,6 +36,7 @@ from analysis.capture import Activations, HookedPolicy, as_source
 from analysis.labelling import Labels, as_array, labeller
 from analysis.metrics import CollapseMetrics, CollapseResult
 from analysis.snapshot import Array, FeatureRows, Snapshot, check_bias, check_head, check_labels
+from analysis.visits import PLAYABLE, Playable, visited
 from gridworld import TabularMDP
 
 __all__ = ["Activations", "HookedPolicy", "ProbeResult", "effective_rank", "probe"]
@@ -108,8 +109,10 @@ class ProbeResult:
 
 def probe(
     policy: object,
-    observations: Array | Iterable[Array],
+    observations: Array | Iterable[Array] | Playable,
     *,
+    states: int | None = None,
+    act_rng: np.random.Generator | None = None,
     labels: Labels = "greedy",
     mdp: TabularMDP | None = None,
     member: int | None = None,
@@ -132,11 +135,18 @@ def probe(
         of a batch of observations that returns ``(features, logits)``.
     observations
         An (N, …) array or tensor, or an iterable of such batches, of which one is held at a time.
+        Or an environment in which the policy itself acts, sampling from its logits: a
+        `gymnasium.Env`, a `gymnasium.vector.VectorEnv` or an `agents.config.EnvConfig`. Episodes
+        are whole but for the last ones, which are cut at the number of states; what counts as a
+        state is said in :func:`analysis.visits.visited`.
+    states, act_rng
+        How many states to visit in an environment, and what seeds it and draws the actions; both
+        are needed there and for nothing else.
     labels
         ``"greedy"``: the policy's likeliest action (the first of several). ``"optimal"``: the
         exact optimal action from the tables of `mdp`, for observations that are its states,
         one-hot or by index. A function of a batch of observations that returns integers, or an
-        (N,) integer array.
+        (N,) integer array, for stored observations only.
     mdp
         The tables for ``labels="optimal"``.
     member
@@ -145,7 +155,7 @@ def probe(
         (K, d) and (K,): the last layer of a policy that does not show its own.
     agreement
         Whether to run the policy a second time over the observations for ``ncc_agreement``, which
-        needs the final class means. An iterator cannot be run through twice.
+        needs the final class means. An iterator or an environment cannot be run through twice.
     batch_size
         States that go through the policy at once.
     snapshot_size
@@ -162,9 +172,11 @@ def probe(
     Raises
     ------
     TypeError
-        For a policy or labels of no known kind.
+        For a policy, observations or labels of no known kind, and for an environment whose actions
+        are not `Discrete`.
     ValueError
-        If there are no observations, labels do not fit them or a state has several optimal
+        If an environment comes without `states` or `act_rng`, or they come without one. If there
+        are no observations, labels do not fit them or a state has several optimal
         actions, a value is not finite, the logits are not those of the head, or `agreement` is
         asked of an iterator.
     """
@@ -175,10 +187,24 @@ def probe(
             f"batch_size must be at least 1 and snapshot_size at least 0, got {batch_size} and "
             f"{snapshot_size}"
         )
+    if isinstance(observations, PLAYABLE):
+        if states is None or act_rng is None:
+            raise ValueError(
+                "in an environment the policy acts: pass states=, how many to visit, and act_rng=, "
+                "a generator for its actions"
+            )
+        if kind == "given":
+            raise ValueError(
+                "nobody knows beforehand which states are visited: pass 'greedy', 'optimal' or a "
+                "function of the observations as labels"
+            )
+        observations = visited(policy, observations, states, act_rng, member=member)
+    elif states is not None or act_rng is not None:
+        raise ValueError("states and act_rng are for an environment; observations are all measured")
     if agreement and isinstance(observations, Iterator):
         raise ValueError(
-            "agreement=True runs through the observations twice and an iterator allows it once: "
-            "pass an array or a list of batches, or leave agreement out"
+            "agreement=True runs through the observations twice and an iterator or an environment "
+            "allows it once: pass an array or a list of batches, or leave agreement out"
         )
     state: _Pass | None = None
     keep = _Sample(snapshot_size, rng)
@@ -386,6 +412,11 @@ class _Sample:
 def _batches(observations: Array | Iterable[Array], batch_size: int) -> Iterator[tuple[int, Array]]:
     """Pieces of at most `batch_size` states, each with the position of its first."""
     whole = isinstance(observations, np.ndarray | torch.Tensor)
+    if not whole and not isinstance(observations, Iterable):
+        raise TypeError(
+            f"observations must be an (N, …) array or tensor, an iterable of them, or an "
+            f"environment of Gymnasium, got a {type(observations).__name__}"
+        )
     parts: Iterable[Array] = [observations] if whole else observations  # type: ignore[list-item]
     start = 0
     for part in parts:

@@ -1,9 +1,12 @@
 """States that a policy visits: observations to probe it on, drawn by acting."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any, TypeAlias
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from agents.collect import sample_actions
@@ -11,12 +14,22 @@ from agents.config import EnvConfig
 from agents.envs import make_environments
 from analysis.capture import as_source
 
+__all__ = ["PLAYABLE", "Playable", "visited"]
+
+PLAYABLE = (EnvConfig, gymnasium.Env, VectorEnv)
+"""What can be played, for `isinstance`."""
+
+Playable: TypeAlias = EnvConfig | gymnasium.Env | VectorEnv
+
+# Yields (n, …) observations to act on, takes the index of an action for each of them.
+_Play: TypeAlias = Generator[NDArray[np.generic], NDArray[np.int64], None]
+
 _BATCH = 256
 
 
 def visited(
     policy: object,
-    env: EnvConfig,
+    env: Playable,
     states: int,
     rng: np.random.Generator,
     *,
@@ -26,13 +39,19 @@ def visited(
 ) -> Iterator[NDArray[np.generic]]:
     """Act in an environment and yield what is seen, in batches and in bounded memory.
 
+    Episodes are played whole, one after another, and only the last ones are cut, at the number of
+    states. A state is an observation that the policy acted on: where an episode ended, its last
+    observation is none, nor is the step that a vector environment spends on restarting.
+
     Parameters
     ----------
     policy
         Anything that `analysis.capture.as_source` takes and that reads this environment's
         observations.
     env
-        Played as in evaluation: whole games, one after another.
+        A configuration of `agents`, played as in evaluation: whole games. Or an environment of
+        Gymnasium, single or vectorised, with `Discrete` actions and observations that are arrays
+        or integers. It is reset first, and left open in the middle of its episodes.
     states
         How many observations in all; the last batch is cut to fit.
     rng
@@ -40,9 +59,9 @@ def visited(
     member
         Of a population of `agents`.
     num_envs
-        Environments side by side.
+        Environments side by side, of a configuration; a vector environment has its own number.
     greedy
-        Whether to take the likeliest action instead of a sampled one.
+        Whether to take the likeliest action instead of one drawn from the softmax of the logits.
 
     Yields
     ------
@@ -50,27 +69,97 @@ def visited(
 
     Raises
     ------
+    TypeError
+        The actions are not `Discrete`, or an observation is a dictionary or a tuple.
     ValueError
-        ``states`` or ``num_envs`` is below 1.
+        ``states`` or ``num_envs`` is below 1, or the policy has another number of actions.
     """
     if states < 1:
         raise ValueError(f"states must be >= 1, got {states}")
     source = as_source(policy, member)
-    environments = make_environments(env, 1, num_envs, evaluation=True)
+    seed = int(rng.integers(2**31))
+    num_actions, play = _start(env, num_envs, seed)
     try:
-        observations = environments.reset([int(rng.integers(2**31))])[0]
-        remaining, seen = states, []
+        observations = next(play)
+        remaining, seen = states, list[NDArray[np.generic]]()
         while True:
             seen.append(observations[:remaining])
             remaining -= len(seen[-1])
-            if remaining == 0 or len(seen) * num_envs >= _BATCH:
+            if remaining == 0 or sum(map(len, seen)) >= _BATCH:
                 yield np.concatenate(seen)
                 seen.clear()
             if remaining == 0:
                 return
             logits = torch.as_tensor(source(observations).logits).float().cpu()
-            uniforms = torch.from_numpy(rng.random(num_envs, np.float32))
+            if logits.shape != (len(observations), num_actions):
+                raise ValueError(
+                    f"the policy gives logits {tuple(logits.shape)} for {len(observations)} "
+                    f"observations, but the environment has {num_actions} actions"
+                )
+            uniforms = torch.from_numpy(rng.random(len(observations), np.float32))
             actions = logits.argmax(-1) if greedy else sample_actions(logits, uniforms)
-            observations = environments.step(actions.numpy()[None]).observations[0]
+            observations = play.send(actions.numpy())
     finally:
-        environments.close()
+        play.close()
+
+
+def _start(env: Playable, num_envs: int, seed: int) -> tuple[int, _Play]:
+    """Number of actions, and the play, in which nothing has happened yet."""
+    if isinstance(env, EnvConfig):
+        environments = make_environments(env, 1, num_envs, evaluation=True)
+
+        def play() -> _Play:
+            try:
+                observations = environments.reset([seed])[0]
+                while True:
+                    actions = yield observations
+                    observations = environments.step(actions[None]).observations[0]
+            finally:
+                environments.close()
+
+        return environments.num_actions, play()
+    vector = isinstance(env, VectorEnv)
+    actions = env.single_action_space if vector else env.action_space
+    observed = env.single_observation_space if vector else env.observation_space
+    if not isinstance(actions, gymnasium.spaces.Discrete):
+        raise TypeError(f"a softmax policy needs a Discrete action space, got {actions}")
+    if observed.shape is None:
+        raise TypeError(
+            f"observations must be arrays or integers, got the space {observed}: wrap the "
+            "environment, for example in gymnasium.wrappers.FlattenObservation"
+        )
+    first = int(actions.start)
+    return int(actions.n), (_vector if vector else _single)(env, first, seed)
+
+
+def _single(env: gymnasium.Env, first_action: int, seed: int) -> _Play:
+    """Play one environment."""
+    observation, _ = env.reset(seed=seed)
+    while True:
+        # Copied: environments may write the next observation into the same array.
+        (action,) = yield np.array(observation)[None]
+        observation, _, terminated, truncated, _ = env.step(first_action + int(action))
+        if terminated or truncated:
+            observation, _ = env.reset()
+
+
+def _vector(env: VectorEnv, first_action: int, seed: int) -> _Play:
+    """Play environments side by side, whichever way they restart."""
+    # Gymnasium 1.0 has one way only and does not name it.
+    restart: Any = env.metadata.get("autoreset_mode")
+    mode = "NEXT_STEP" if restart is None else getattr(restart, "name", restart)
+    if mode not in ("NEXT_STEP", "SAME_STEP", "DISABLED"):
+        raise ValueError(f"autoreset_mode of {env} is {mode!r}, expected one of Gymnasium's")
+    observations, _ = env.reset(seed=seed)
+    over = np.zeros(env.num_envs, dtype=np.bool_)
+    while True:
+        # In NEXT_STEP an ended environment shows the last observation of its episode and restarts
+        # in the next step, whatever the action; in the other modes it shows a first one by now.
+        dead = over if mode == "NEXT_STEP" else np.zeros_like(over)
+        actions = np.full(env.num_envs, first_action)
+        if not dead.all():
+            actions[~dead] += yield np.asarray(observations)[~dead]
+        observations, _, terminated, truncated, _ = env.step(actions)
+        over = np.asarray(terminated) | np.asarray(truncated)
+        if mode == "DISABLED" and over.any():
+            observations, _ = env.reset(options={"reset_mask": over})

@@ -16,6 +16,7 @@ from agents.policy import Policy
 from analysis.capture import as_source
 from analysis.metrics import METRIC_FIELDS, collapse_metrics
 from analysis.probe import Activations, HookedPolicy, ProbeResult, effective_rank, probe
+from analysis.visits import visited
 from gridworld import ideal_cliff_walking
 
 N, INPUT, DIM, K = 203, 5, 7, 3
@@ -199,6 +200,53 @@ def population(kind: str) -> Policy:
         return Policy(backbone, LinearHead(DIM, K, rngs))
     heads = [LinearHead(DIM, K, rngs[:2]), ETFHead(DIM, K, rngs[2:])]
     return Policy(backbone, HeadGroup(heads))
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_environments_are_probed_by_acting(vector) -> None:
+    torch.manual_seed(0)
+    policy = HookedPolicy(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), "2")
+
+    def env():
+        name = "CartPole-v1"
+        return gymnasium.make_vec(name, num_envs=3) if vector else gymnasium.make(name)
+
+    found = probe(policy, env(), states=500, act_rng=np.random.default_rng(3), snapshot_size=9)
+    assert (found.num_states, found.labels) == (500, "greedy")
+    seen = list(visited(policy, env(), 500, np.random.default_rng(3)))
+    assert numbers(found) == pytest.approx(numbers(probe(policy, seen)), rel=1e-12, nan_ok=True)
+
+
+def test_states_of_an_environment_have_optimal_labels() -> None:
+    """Observations that are integers: the cells of Ideal Cliff Walking."""
+    rng = np.random.default_rng(0)
+    mdp = ideal_cliff_walking(start="outer")
+    features = rng.standard_normal((mdp.num_states, DIM))
+    head = rng.standard_normal((mdp.num_actions, DIM))
+
+    def policy(cells):
+        return features[cells], features[cells] @ head.T
+
+    env = gymnasium.make("IdealCliffWalking-v0")
+    found = probe(policy, env, states=60, act_rng=rng, labels="optimal", mdp=mdp, head=head)
+    assert (found.num_states, found.labels) == (60, "optimal")
+    assert 0 < found.greedy_share < 1
+
+
+def test_environments_need_states_and_a_generator() -> None:
+    policy, rng = HookedPolicy(nn.Sequential(nn.Linear(4, 2)), "0"), np.random.default_rng(0)
+    env = gymnasium.make("CartPole-v1")
+    for options in ({}, {"states": 5}, {"act_rng": rng}):
+        with pytest.raises(ValueError, match="pass states=, how many to visit, and act_rng="):
+            probe(policy, env, **options)
+    with pytest.raises(ValueError, match="nobody knows beforehand"):
+        probe(policy, env, states=2, act_rng=rng, labels=[0, 1])
+    with pytest.raises(ValueError, match="an environment allows it once"):
+        probe(policy, env, states=2, act_rng=rng, agreement=True)
+    with pytest.raises(ValueError, match="are for an environment"):
+        probe_linear(observations(), states=5)
+    with pytest.raises(TypeError, match="an environment of Gymnasium, got a int"):
+        probe_linear(5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "group"])
@@ -391,7 +439,7 @@ def test_bad_input_is_refused() -> None:
         probe_linear(np.zeros((0, INPUT)))
     with pytest.raises(TypeError, match="a list among the batches"):
         probe_linear([[1.0, 2.0]])
-    with pytest.raises(ValueError, match="an iterator allows it once"):
+    with pytest.raises(ValueError, match="an iterator or an environment allows it once"):
         probe_linear(iter([observations()]), agreement=True)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         probe_linear(observations(), batch_size=0)

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.population import build_policy
@@ -38,6 +39,83 @@ def test_greedy_visits_replay_in_the_stock_environment() -> None:
         observation, _, terminated, truncated, _ = env.step(int(logits.argmax()))
         if terminated or truncated:
             observation, _ = env.reset()
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_an_environment_of_gymnasium_is_played_like_ours(greedy: bool) -> None:
+    env = gymnasium.make("CartPole-v1")
+    batches = visited(POLICY, env, 400, np.random.default_rng(5), member=1, greedy=greedy)
+    seen = np.concatenate(list(batches))
+    assert seen.shape == (400, 4)
+    np.testing.assert_array_equal(seen, states(400, num_envs=1, greedy=greedy))
+
+
+class Clock(gymnasium.Env):
+    """Observes (length, episode, time), written over in place; ends at time `length`."""
+
+    observation_space = gymnasium.spaces.Box(0, 1000, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2, start=5)
+
+    def __init__(self, length: int) -> None:
+        self.now = np.array([length, -1, 0], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.now[1:] = self.now[1] + 1, 0
+        return self.now, {}
+
+    def step(self, action):
+        assert self.action_space.contains(int(action))
+        self.now[2] += 1
+        over = self.now[2] == self.now[0]
+        return self.now, 0.0, bool(over and self.now[1] % 2), bool(over), {}
+
+
+def expected(length: int, count: int) -> np.ndarray:
+    """States in which an action counts: the last observation of an episode is none."""
+    return np.array([(length, t // length, t % length) for t in range(count)], np.float32)
+
+
+def uniform(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return observations, np.zeros((len(observations), 2))
+
+
+def test_a_state_is_what_an_action_is_taken_in() -> None:
+    batches = list(visited(uniform, Clock(3), 301, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [256, 45]
+    np.testing.assert_array_equal(np.concatenate(batches), expected(3, 301))
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("lengths", [(2, 5), (3,), (2, 2)])
+def test_restarts_of_vector_environments_are_no_states(
+    mode: AutoresetMode, copy: bool, lengths: tuple[int, ...]
+) -> None:
+    env = SyncVectorEnv(
+        [lambda length=length: Clock(length) for length in lengths], copy=copy, autoreset_mode=mode
+    )
+    seen = np.concatenate(list(visited(uniform, env, 601, np.random.default_rng(0))))
+    assert seen.shape == (601, 3)
+    for length in set(lengths):
+        own = seen[seen[:, 0] == length]
+        assert len(own) > 250
+        found = [own[i :: lengths.count(length)] for i in range(lengths.count(length))]
+        for states_of_one in found:
+            np.testing.assert_array_equal(states_of_one, expected(length, len(states_of_one)))
+
+
+def test_what_cannot_be_played_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    continuous, nested = Clock(3), Clock(3)
+    continuous.action_space = gymnasium.spaces.Box(0, 1, (2,))
+    with pytest.raises(TypeError, match="needs a Discrete action space, got Box"):
+        next(visited(uniform, continuous, 5, rng))
+    nested.observation_space = gymnasium.spaces.Dict(x=Clock.observation_space)
+    with pytest.raises(TypeError, match=r"the space Dict.*FlattenObservation"):
+        next(visited(uniform, nested, 5, rng))
+    with pytest.raises(ValueError, match=r"logits \(1, 3\) for 1 obs.* has 2 actions"):
+        next(visited(lambda x: (x, x), Clock(3), 5, rng))
 
 
 def test_no_states_are_refused() -> None:
