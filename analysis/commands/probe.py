@@ -1,9 +1,10 @@
 """`probe`: collapse metrics of a trained policy on the states that it visits."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.config import TrainConfig
-from agents.policy import Policy
 from analysis.commands.console import (
     BEGINS_ANEW,
     UsageError,
@@ -25,10 +25,20 @@ from analysis.commands.console import (
 )
 from analysis.probe import ProbeResult, probe
 from analysis.snapshot import Snapshot
-from analysis.storage import RunFolder, RunFolderError
-from analysis.trained import load_policy, read_config, read_snapshots
+from analysis.storage import RunFolder
+from analysis.trained import (
+    Trained,
+    load_trained,
+    read_config,
+    read_snapshots,
+    run_of,
+    tensors_digest,
+)
 from analysis.visits import visited
 from gridworld import ideal_cliff_walking
+
+_VISITS = {"states": 10_000, "snapshot": 2000, "seed": 0}
+"""What visiting states takes, and how much of it unless said otherwise."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +46,17 @@ class Probe:
     """Measure trained policies on the states they visit: every member of a training run."""
 
     run_or_checkpoint: tyro.conf.Positional[Path]
-    """Folder of a training run, or a checkpoint or policy file in it."""
-    states: int = 10_000
-    """States to visit with each member."""
+    """Folder of a training run, or its policy.pt or checkpoints/trainer.pt: that one is loaded."""
+    states: int | None = None
+    """States to visit with each member, 10000 unless given."""
     epoch: int | None = None
     """Measure what was stored of this epoch's evaluation (snapshot_epochs) and visit nothing."""
     labels: Literal["greedy", "optimal"] = "greedy"
     """greedy: the policy's likeliest action. optimal: exact, on IdealCliffWalking-v0 only."""
-    seed: int = 0
-    """Seeds environments and actions."""
-    snapshot: int = 2000
-    """States of each member whose features are stored, drawn evenly from all."""
+    seed: int | None = None
+    """Seeds environments and actions, 0 unless given."""
+    snapshot: int | None = None
+    """States of each member whose features are stored, drawn evenly from all; 2000 unless given."""
     out: Path = Path("runs")
     """Directory of run folders."""
 
@@ -54,34 +64,70 @@ class Probe:
 
     def run(self) -> int:
         """Run the command and return its exit code."""
-        at_least_one("states", self.states)
-        path = _run_of(self.run_or_checkpoint)
-        if self.epoch is not None and self.labels == "optimal":
-            raise UsageError("a stored epoch holds no observations to label: use --labels greedy")
-        config = read_config(path)
+        visits = self._visits()
+        run = run_of(self.run_or_checkpoint)
+        config = read_config(run)
         if self.labels == "optimal" and config.env.id != "IdealCliffWalking-v0":
             raise UsageError(
                 f"optimal actions are known on IdealCliffWalking-v0 only, this run is on "
                 f"{config.env.id}: use --labels greedy"
             )
+        # The digest is of what is measured: a run that went on since has another folder.
+        probed: dict[str, Any] = {"experiment": "probe", "run": run.resolve().name}
         if self.epoch is None:
-            results = self._probe(*load_policy(path))
+            trained = load_trained(self.run_or_checkpoint)
+            probed |= {"steps": trained.steps, "weights": trained.digest, "labels": self.labels}
+            folder = RunFolder(self.out, "probe", probed | visits)
+            if not folder.has_rows("probe"):
+                _store(folder, config, {"steps": trained.steps}, self._probe(trained, **visits))
         else:
-            results = [_measured(snapshot) for snapshot in read_snapshots(path, self.epoch)]
-        folder = self._store(path, config, results)
-        stdout.print(_table(config, results))
+            snapshots = read_snapshots(run, self.epoch)
+            probed |= {"epoch": self.epoch, "snapshots": _digest(snapshots)}
+            folder = RunFolder(self.out, "probe", probed)
+            if not folder.has_rows("probe"):
+                _store(folder, config, {"epoch": self.epoch}, list(map(_measured, snapshots)))
+        # What is stored is what is shown, measured now or before.
+        rows = folder.read_rows("probe").to_dict("records")
+        stdout.print(_table(config, rows))
+        for line in _reasons(rows):
+            say(stdout, line)
         say(stdout, f"rows: {folder.path}")
         return 0
 
-    def _probe(self, config: TrainConfig, policy: Policy) -> list[ProbeResult]:
+    def _visits(self) -> dict[str, int]:
+        """The options of visiting states, checked."""
+        given = {name: getattr(self, name) for name in _VISITS}
+        named = {name: value for name, value in given.items() if value is not None}
+        if self.epoch is not None:
+            if self.labels == "optimal":
+                raise UsageError(
+                    "a stored epoch holds no observations to label: use --labels greedy"
+                )
+            if named:
+                options = ", ".join(f"--{name}" for name in named)
+                raise UsageError(f"--epoch measures what was stored and takes no {options}")
+            if self.run_or_checkpoint.is_file():
+                raise UsageError(
+                    f"--epoch measures what a run stored and loads no weights: name its folder "
+                    f"instead of {self.run_or_checkpoint}"
+                )
+        visits = _VISITS | named
+        at_least_one("states", visits["states"])
+        for name in ("snapshot", "seed"):
+            if visits[name] < 0:
+                raise UsageError(f"--{name} must be >= 0, got {visits[name]}")
+        return visits
+
+    def _probe(self, trained: Trained, states: int, snapshot: int, seed: int) -> list[ProbeResult]:
+        config, policy = trained.config, trained.policy
         results = []
         with progress_bars() as progress:
-            task = progress.add_task("states", total=self.states * config.population)
-            for member, (head, seed) in enumerate(config.members):
+            task = progress.add_task("states", total=states * config.population)
+            for member, (head, own_seed) in enumerate(config.members):
 
                 def observations(member: int = member) -> Iterator[NDArray[np.generic]]:
-                    rng = np.random.default_rng([self.seed, member])
-                    for batch in visited(policy, config.env, self.states, rng, member=member):
+                    rng = np.random.default_rng([seed, member])
+                    for batch in visited(policy, config.env, states, rng, member=member):
                         progress.advance(task, len(batch))
                         yield batch
 
@@ -94,55 +140,59 @@ class Probe:
                         if self.labels == "optimal"
                         else None,
                         member=member,
-                        snapshot_size=self.snapshot,
-                        rng=np.random.default_rng([self.seed, member, 1]),
-                        step=config.steps,
-                        tags={"head_kind": head.kind, "seed": seed},
+                        snapshot_size=snapshot,
+                        rng=np.random.default_rng([seed, member, 1]),
+                        step=trained.steps,
+                        tags={"head_kind": head.kind, "seed": own_seed, "labelled": self.labels},
                     )
                 )
         return results
 
-    def _store(self, path: Path, config: TrainConfig, results: list[ProbeResult]) -> RunFolder:
-        folder = RunFolder(
-            self.out,
-            "probe",
-            {
-                "experiment": "probe",
-                "run": path.name,
-                **(
+
+def _store(
+    folder: RunFolder, config: TrainConfig, when: dict[str, int], results: list[ProbeResult]
+) -> None:
+    with folder.session():
+        if folder.has_rows("probe"):  # another process was faster
+            return
+        # The rows come last: where they are, everything is.
+        for member, result in enumerate(results):
+            taken = result.snapshot
+            if taken is not None:
+                folder.save_tensors(
+                    f"snapshots/member-{member}.pt",
                     {
-                        "states": self.states,
-                        "labels": self.labels,
-                        "seed": self.seed,
-                        "snapshot": self.snapshot,
-                    }
-                    if self.epoch is None
-                    else {"epoch": self.epoch}
-                ),
-            },
-        )
-        with folder.session():
-            if not folder.has_rows("probe"):
-                rows = [
-                    {"member": member, "head": head.kind, "seed": seed, **result.as_row()}
-                    for member, ((head, seed), result) in enumerate(
-                        zip(config.members, results, strict=True)
-                    )
-                ]
-                folder.write_rows("probe", pd.DataFrame(rows))
-                for member, result in enumerate(results):
-                    taken = result.snapshot
-                    if taken is not None:
-                        folder.save_tensors(
-                            f"snapshots/member-{member}.pt",
-                            {
-                                "features": torch.as_tensor(taken.features),
-                                "labels": torch.as_tensor(taken.labels),
-                                "head": torch.as_tensor(taken.head),
-                                "step": taken.step,
-                            },
-                        )
-        return folder
+                        "features": torch.as_tensor(taken.features),
+                        "labels": torch.as_tensor(taken.labels),
+                        "head": torch.as_tensor(taken.head),
+                        "bias": None if taken.bias is None else torch.as_tensor(taken.bias),
+                        "step": taken.step,
+                        "tags": dict(taken.tags),
+                    },
+                )
+        rows = [
+            {
+                "member": member,
+                "head": head.kind,
+                "seed": seed,
+                **when,
+                **result.as_row(),
+                "reasons": json.dumps({**result.collapse.reasons, **result.reasons}),
+            }
+            for member, ((head, seed), result) in enumerate(
+                zip(config.members, results, strict=True)
+            )
+        ]
+        folder.write_rows("probe", pd.DataFrame(rows))
+
+
+def _digest(snapshots: list[Snapshot]) -> str:
+    return tensors_digest(
+        (f"{member}.{name}", torch.as_tensor(getattr(snapshot, name)))
+        for member, snapshot in enumerate(snapshots)
+        for name in ("features", "labels", "head", "bias")
+        if getattr(snapshot, name) is not None
+    )
 
 
 def _measured(snapshot: Snapshot) -> ProbeResult:
@@ -154,17 +204,6 @@ def _measured(snapshot: Snapshot) -> ProbeResult:
         return features, features @ head.mT + shift
 
     return probe(policy, snapshot.features, head=head, bias=shift)
-
-
-def _run_of(path: Path) -> Path:
-    """Run folder of a path that may be a file in it."""
-    if not path.exists():
-        raise RunFolderError(f"{path} does not exist: name a training run's folder or checkpoint")
-    for folder in (path, *path.parents[:2]):
-        if (folder / "config.json").exists():
-            read_config(folder)
-            return folder
-    raise RunFolderError(f"{path} is no training run: no config.json in it or above it")
 
 
 _SHOWN = (
@@ -183,13 +222,28 @@ _SHOWN = (
 )
 
 
-def _table(config: TrainConfig, results: list[ProbeResult]) -> Table:
-    title = f"{config.algorithm.name} on {config.env.id}: {results[0].labels} labels"
+def _table(config: TrainConfig, rows: list[dict[str, Any]]) -> Table:
+    title = f"{config.algorithm.name} on {config.env.id}: {rows[0]['labels']} labels"
     table = Table(title=Text(title, "table.title"))
     table.add_column("metric")
-    rows = [result.as_row() for result in results]
-    for head, seed in config.members:
-        table.add_column(f"{head.kind} {seed}", justify="right")
+    for row in rows:
+        table.add_column(_name(row), justify="right")
     for name in _SHOWN:
-        table.add_row(name, *(f"{float(row[name]):.4g}" for row in rows))
+        table.add_row(name, *(f"{row[name]:.4g}" for row in rows))
     return table
+
+
+def _reasons(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Why a number in the table is NaN, one line a metric and reason."""
+    members: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, reason in json.loads(row["reasons"]).items():
+            if name in _SHOWN:
+                members.setdefault((name, reason), []).append(_name(row))
+    for (name, reason), of in members.items():
+        whose = "" if len(of) == len(rows) else f" of {', '.join(of)}"
+        yield f"{name}{whose} is nan: {reason}"
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['head']} {row['seed']}"
