@@ -25,7 +25,7 @@ from analysis.commands.console import (
 )
 from analysis.probe import ProbeResult, probe
 from analysis.snapshot import Snapshot
-from analysis.storage import RunFolder
+from analysis.storage import RunFolder, RunFolderError, cause
 from analysis.trained import (
     Trained,
     load_trained,
@@ -131,21 +131,25 @@ class Probe:
                         progress.advance(task, len(batch))
                         yield batch
 
-                results.append(
-                    probe(
+                tags = {"head_kind": head.kind, "seed": own_seed, "labelled": self.labels}
+                optimal = self.labels == "optimal"
+                try:
+                    result = probe(
                         policy,
                         observations(),
                         labels=self.labels,
-                        mdp=ideal_cliff_walking(start="outer")
-                        if self.labels == "optimal"
-                        else None,
+                        mdp=ideal_cliff_walking(start="outer") if optimal else None,
                         member=member,
                         snapshot_size=snapshot,
                         rng=np.random.default_rng([seed, member, 1]),
                         step=trained.steps,
-                        tags={"head_kind": head.kind, "seed": own_seed, "labelled": self.labels},
+                        tags=tags,
                     )
-                )
+                except ValueError as error:  # weights that are not finite, above all
+                    raise RunFolderError(
+                        f"{head.kind} {own_seed} cannot be measured ({cause(error)})"
+                    ) from error
+                results.append(result)
         return results
 
 

@@ -220,6 +220,25 @@ def test_nan_is_explained_on_the_screen_and_in_the_rows(
     assert "ncc_agreement" not in said
 
 
+def test_a_diverged_member_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = replace(CONFIG, algorithm=replace(CONFIG.algorithm, learning_rate=1e30))
+    run = train(wild, tmp_path / "runs", device="cpu")
+    assert probe(tmp_path, run.path, "--states", 20) == 2
+    assert "linear 0 cannot be measured (ValueError: head holds NaN" in capsys.readouterr().err
+
+
+def test_steps_of_a_policy_without_its_rows_are_those_of_its_checkpoint(
+    trained: RunFolder, stopped: RunFolder, tmp_path: Path
+) -> None:
+    """As a kill leaves it that comes between the two."""
+    run = tmp_path / trained.path.name
+    shutil.copytree(trained.path, run, ignore=shutil.ignore_patterns("rows"))
+    checkpoint = load_tensors(stopped.path / "checkpoints" / "trainer.pt", "")
+    checkpoint["trainer"]["steps"] = 64
+    run_folder(CONFIG, tmp_path).save_checkpoint("trainer", checkpoint)
+    assert load_trained(run).steps == 64
+
+
 def test_probes_without_snapshots_are_said(trained: RunFolder, tmp_path: Path) -> None:
     assert probe(tmp_path, trained.path, "--states", 20, "--snapshot", 0) == 0
     folder, _ = rows_in(tmp_path)
