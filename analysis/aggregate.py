@@ -77,6 +77,8 @@ def summarise_runs(rows: pd.DataFrame) -> pd.DataFrame:
     ``final``
         Evaluation return of the run's last epoch: NaN where that one was not evaluated or gave NaN,
         never an earlier epoch's.
+    ``average``
+        Mean evaluation return over all epochs; NaN where one was not evaluated.
     ``target``
         Evaluation return at which the run may stop.
     ``stop``
@@ -125,6 +127,7 @@ def summarise_runs(rows: pd.DataFrame) -> pd.DataFrame:
                 **{name: last[name] for name in keys},
                 "best": float(np.fmax.reduce(returns)),
                 "final": float(returns[-1]),
+                "average": float(returns.mean()),
                 "target": target,
                 "stop": float(stop) if known else np.nan,
                 "reached": float(hits.size > 0) if known else np.nan,
@@ -133,7 +136,17 @@ def summarise_runs(rows: pd.DataFrame) -> pd.DataFrame:
                 "eval_episodes": float(last["eval_episodes"]),
             }
         )
-    measured = ["best", "final", "target", "stop", "reached", "epochs", "steps", "eval_episodes"]
+    measured = [
+        "best",
+        "final",
+        "average",
+        "target",
+        "stop",
+        "reached",
+        "epochs",
+        "steps",
+        "eval_episodes",
+    ]
     return pd.DataFrame(runs, columns=[*keys, *measured])
 
 
@@ -142,8 +155,9 @@ def choose_learning_rates(rows: pd.DataFrame, selection_seeds: Collection[int]) 
 
     The paper takes "the best from three learning rates" (Appendix C) and does not say on which
     seeds. The best of three means over the reported seeds is biased upwards, the more so the more
-    they vary, so the rate with the highest mean final return on `selection_seeds` is taken, the
-    lowest of equals; a rate with a final return of NaN there is not.
+    they vary, so the rate with the highest mean final return on `selection_seeds` is taken; of
+    equals, as where all end at the highest return there is, the one with the highest mean over all
+    epochs, and of equals in this the lowest. A rate with a final return of NaN there is not.
 
     Parameters
     ----------
@@ -183,13 +197,15 @@ def _choose(rates: list[float], selection: pd.DataFrame) -> tuple[list[float], s
         return rates, "no selection seeds: no rate chosen"
     # A Series' own mean would skip NaN: a rate that diverged would be judged by what is left.
     by_rate = selection.groupby("learning_rate")
-    means = by_rate["final"].agg(lambda final: final.mean(skipna=False)).dropna()
+    means = by_rate[["final", "average"]].agg(lambda returns: returns.mean(skipna=False))
+    means = means.dropna(subset="final")
     if means.empty:
         return rates, "no final return on the selection seeds: no rate chosen"
     tried = by_rate["seed"].agg(frozenset)
     alike = len(tried) == len(rates) and tried.nunique() == 1
     note = "" if alike else "rates tried on different selection seeds"
-    return [float(means.idxmax())], note
+    best = means.sort_values(["final", "average"], ascending=False, kind="stable").index[0]
+    return [float(best)], note
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,13 @@ def test_choice_does_not_look_at_reported_seeds(draw) -> None:
     )
 
 
+def test_of_rates_that_end_alike_the_one_with_the_better_curve() -> None:
+    curves = {1e-3: [0.0, 9.0, 10.0], 1e-4: [0.0, 1.0, 10.0], 1e-5: [0.0, 9.9, 9.9]}
+    runs = [_run(curve, 9, learning_rate=rate) for rate, curve in curves.items()]
+    found = choose_learning_rates(_frame(*runs), (9,))
+    assert found["learning_rate"].tolist() == [1e-3]
+
+
 def test_every_arm_has_its_own_rate() -> None:
     linear = _sweep({1e-3: [1], 1e-4: [2]}, (9,))
     etf = _sweep({1e-3: [2], 1e-4: [1]}, (9,), head="etf")
