@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from agents import losses
-from agents.capture import captured
+from agents.capture import captured, compiled
 from agents.collect import Collector
 from agents.learner import Iteration
 from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
@@ -98,6 +98,7 @@ class A2CLearner:
         self._optimizer = make_optimizer(
             self._parameters, config.optimizer, config.learning_rate, config.optimizer_eps
         )
+        self._loss_of = compiled(self._loss, self._parameters)
         self._step = captured(self._update, self._parameters, self._optimizer)
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
@@ -110,14 +111,18 @@ class A2CLearner:
 
     def _update(self, batch: Samples) -> dict[str, Tensor]:
         """One gradient step; returns (P,) measurements of the rollout, left on the device."""
-        config = self.config
+        loss, measured = self._loss_of(batch)
         self._optimizer.zero_grad()
-        metrics = accumulate_gradients(
+        torch.autograd.backward(loss)
+        norm = clip_gradients(self._parameters, self.config.max_gradient_norm)
+        self._optimizer.step()
+        return {**measured, "gradient_norm": norm}
+
+    def _loss(self, batch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        return actor_critic_loss(
             self.policy, batch, config.value_coefficient, config.entropy_coefficient
         )
-        metrics["gradient_norm"] = clip_gradients(self._parameters, config.max_gradient_norm)
-        self._optimizer.step()
-        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner carries from one iteration to the next."""
@@ -131,14 +136,14 @@ class A2CLearner:
         """Nothing to release."""
 
 
-def accumulate_gradients(
+def actor_critic_loss(
     policy: Policy, batch: Samples, value_coefficient: float, entropy_coefficient: float
-) -> dict[str, Tensor]:
-    """Add the gradients of the actor-critic loss of A2C and A3C to ``policy``'s parameters.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of A2C and A3C.
 
     Returns
     -------
-    Named (P,) measurements of the batch, without gradient.
+    The members' losses, summed, and named (P,) measurements of the batch without gradient.
     """
     logits, _, value = policy(batch.observations)
     log_policy = logits.log_softmax(-1)
@@ -147,10 +152,10 @@ def accumulate_gradients(
     value_loss = losses.value_loss(value, batch.returns)
     entropy = losses.entropy(log_policy).mean(-1)
     loss = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy
-    # Members share no parameter, so the sum's gradient is each member's own.
-    torch.autograd.backward(loss.sum())
-    return {
+    measured = {
         "policy_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),
         "entropy": entropy.detach(),
     }
+    # Members share no parameter, so the sum's gradient is each member's own.
+    return loss.sum(), measured

@@ -4,7 +4,7 @@ Several processes learn at once. Each copies the shared parameters, acts for a f
 environments of its own, and applies the gradients of its copy to the shared parameters *without a
 lock*, so that updates of others may fall in between. Details that matter, and where:
 
-* the gradients are A2C's (`a2c.accumulate_gradients`), with the conventions said there;
+* the gradients are A2C's (`a2c.actor_critic_loss`), with the conventions said there;
 * the moments of the optimizer are shared as well ("Shared RMSProp");
 * a frozen head is a buffer in shared memory, the same one for every worker, and each epoch's end
   asserts that nobody has changed it;
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
-from agents.a2c import AdvantageActorCritic, accumulate_gradients
+from agents.a2c import AdvantageActorCritic, actor_critic_loss
 from agents.collect import Collector, Finished
 from agents.errors import ConfigurationError, WorkerError
 from agents.learner import Iteration
@@ -334,9 +334,10 @@ class Worker:
                 own.grad = None
         rollout = self.collector.collect(config.rollout_steps)
         batch = Samples.of(rollout, config.discount, config.trace)
-        metrics = accumulate_gradients(
+        loss, metrics = actor_critic_loss(
             self.local, batch, config.value_coefficient, config.entropy_coefficient
         )
+        torch.autograd.backward(loss)
         metrics["gradient_norm"] = clip_gradients(self.local.parameters(), config.max_gradient_norm)
         for own, shared in zip(self.local.parameters(), self.shared.parameters(), strict=True):
             shared.grad = own.grad

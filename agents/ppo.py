@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from agents import losses
-from agents.capture import captured
+from agents.capture import captured, compiled
 from agents.collect import Collector
 from agents.learner import Iteration
 from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
@@ -100,6 +100,7 @@ class PPOLearner:
         self._optimizer = make_optimizer(
             self._parameters, "adam", config.learning_rate, config.adam_eps
         )
+        self._loss_of = compiled(self._loss, self._parameters)
         self._step = captured(self._update, self._parameters, self._optimizer)
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
@@ -119,6 +120,15 @@ class PPOLearner:
 
     def _update(self, batch: Samples) -> dict[str, Tensor]:
         """One gradient step; returns (P,) measurements of the minibatch, left on the device."""
+        loss, measured = self._loss_of(batch)
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        norm = clip_gradients(self._parameters, self.config.max_gradient_norm)
+        self._optimizer.step()
+        return {**measured, "gradient_norm": norm}
+
+    def _loss(self, batch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
+        """The members' losses, summed, and (P,) measurements without gradient."""
         config = self.config
         advantages = (
             losses.standardise(batch.advantages) if config.standardise else batch.advantages
@@ -136,22 +146,16 @@ class PPOLearner:
             + config.value_coefficient * value_loss
             - config.entropy_coefficient * entropy
         )
-        self._optimizer.zero_grad()
+        log_ratio = log_probs.detach() - batch.log_probs
+        measured = {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "kl": losses.sampled_kl(log_probs.detach(), batch.log_probs),
+            "clip_fraction": ((log_ratio.exp() - 1).abs() > config.clip).float().mean(-1),
+        }
         # Members share no parameter, so the sum's gradient is each member's own.
-        torch.autograd.backward(loss.sum())
-        norm = clip_gradients(self._parameters, config.max_gradient_norm)
-        self._optimizer.step()
-        with torch.no_grad():
-            return {
-                "policy_loss": policy_loss.detach(),
-                "value_loss": value_loss.detach(),
-                "entropy": entropy.detach(),
-                "kl": losses.sampled_kl(log_probs, batch.log_probs),
-                "clip_fraction": (((log_probs - batch.log_probs).exp() - 1).abs() > config.clip)
-                .float()
-                .mean(-1),
-                "gradient_norm": norm,
-            }
+        return loss.sum(), measured
 
     def state_dict(self) -> dict[str, object]:
         """What the learner carries from one iteration to the next."""

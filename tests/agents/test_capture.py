@@ -1,14 +1,16 @@
-"""Captured updates are the plain ones, and their randomness is not frozen (needs a GPU)."""
+"""Compiled losses and captured updates are the plain ones, and no randomness is frozen."""
 
 from dataclasses import replace
 from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 
 from agents.a2c import A2C
-from agents.config import HeadConfig, TrainConfig
+from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
+from agents.samples import Samples
 from agents.training import Trainer
 
 CONFIG = TrainConfig(
@@ -24,6 +26,60 @@ ALGORITHMS = (
     A2C(rollout_steps=16, anneal=True),
     A2C(rollout_steps=16, anneal=True, optimizer="adam"),
 )
+
+
+def minibatch(config: TrainConfig, run: Trainer) -> Samples:
+    rng = np.random.default_rng(0)
+    shape = (config.population, 32)
+    seen = run._collector.environments.observation_shape
+    if config.network == "cnn":
+        observations = torch.from_numpy(rng.integers(0, 256, (*shape, *seen), dtype=np.uint8))
+    else:
+        observations = torch.from_numpy(rng.normal(size=(*shape, *seen))).float()
+    numbers = (torch.from_numpy(rng.normal(size=shape)).float() for _ in range(2))
+    return Samples(
+        observations,
+        torch.from_numpy(rng.integers(0, 2, shape)),
+        torch.full(shape, -0.7),
+        *numbers,
+    )
+
+
+@pytest.mark.slow
+# Of PyTorch's compiler itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, heads=(HeadConfig(), HeadConfig("etf")), feature_energy=25.0),
+        replace(CONFIG, algorithm=A2C(rollout_steps=16)),
+        TrainConfig(
+            env=EnvConfig("Pong", "image"),
+            algorithm=CONFIG.algorithm,
+            heads=(HeadConfig("etf"),),
+            network="cnn",
+            hidden=(32,),
+            critic="shared",
+            precision="float32",
+            num_envs=2,
+        ),
+    ],
+)
+def test_compiled_losses_are_the_plain_ones(config) -> None:
+    """What `compiled` asks for on a GPU, here by the CPU's compiler: loss, measures, gradients."""
+    run = Trainer(config, "cpu")
+    try:
+        batch, plain = minibatch(config, run), run._learner._loss
+        results = []
+        for loss_of in (plain, torch.compile(plain, dynamic=False, fullgraph=True)):
+            run._learner._optimizer.zero_grad()
+            loss, measured = loss_of(batch)
+            loss.backward()
+            gradients = [parameter.grad.clone() for parameter in run.policy.parameters()]
+            results.append((loss.detach(), measured, gradients))
+        torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+    finally:
+        run.close()
 
 
 def trained(config: TrainConfig, captured: bool) -> Trainer:
@@ -75,8 +131,6 @@ def test_a_resumed_run_is_annealed_as_one_that_went_on(algorithm) -> None:
 
 @pytest.mark.gpu
 def test_bf16_convolutions_agree_with_float32_on_the_gpu() -> None:
-    import numpy as np
-
     from agents.cnn import NatureCNN
 
     rng = np.random.default_rng(0)
