@@ -15,6 +15,10 @@ GRAMS = ("features", "centred", "head", "cross")
 # Vectors shorter than this, relative to the roots of the energies, have no direction.
 _SHORT = 1e-6
 
+# About an angle of 0 noise in m directions makes 1 − cos χ²_m / m times its mean, the bias:
+# above 3 times with a probability below 1 % for m >= 6, and few directions make little bias.
+_NEAR_EDGE = 3.0
+
 
 def measured_grams(found: Statistics, measured: Measured) -> dict[str, Float]:
     """Gram matrices of the measured class means and head, (B, ., .) each."""
@@ -47,40 +51,52 @@ def row_norms(gram: Float) -> Float:
     return np.sqrt(squares)
 
 
-def pair_angles(inner: Float, rows: Float, columns: Float) -> Float:
-    """Angles (B, K, J) in degrees from inner products and norms; NaN without a direction."""
+def pair_cosines(name: str, grams: dict[str, Float]) -> Float:
+    """Cosines (B, ., .) between the vectors of a Gram matrix, row by column.
+
+    NaN between a vector and itself, and where one of the two has no direction.
+    """
+    rows = columns = row_norms(grams["features" if name == "cross" else name])
+    if name == "cross":
+        columns = row_norms(grams["head"])
     lengths = rows[:, :, None] * columns[:, None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = np.where(lengths > _SHORT, inner / lengths, math.nan)
-    angles: Float = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+        cosines = np.where(lengths > _SHORT, grams[name] / lengths, math.nan)
+    if name != "cross":
+        cosines[:, np.eye(cosines.shape[1], dtype=bool)] = math.nan
+    return np.clip(cosines, -1.0, 1.0)
+
+
+def degrees(cosines: Float) -> Float:
+    """Angles of cosines; those beyond ±1 are at the end."""
+    angles: Float = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
     return angles
 
 
 def gram_errors(
     name: str, observed: dict[str, Float], predicted: dict[str, Float]
-) -> tuple[Float, Float, Float]:
-    """Mean and largest |difference| of angles in degrees, mean |difference| of norms, (B,) each.
+) -> tuple[Float, Float]:
+    """Observed − predicted angles in degrees (B, ., .), NaN as in `pair_cosines`, and norms (B, K).
 
-    Pairs of different vectors, all pairs for ``cross``; NaN where no pair has two directions, and
-    for the norms of ``cross``.
+    ``cross`` has no norms.
     """
-    angles, norms = [], []
-    for grams in (observed, predicted):
-        if name == "cross":
-            rows, columns = row_norms(grams["features"]), row_norms(grams["head"])
-            angles.append(pair_angles(grams[name], rows, columns))
-            continue
-        rows = row_norms(grams[name])
-        norms.append(rows)
-        own = pair_angles(grams[name], rows, rows)
-        own[:, np.eye(own.shape[1], dtype=bool)] = math.nan
-        angles.append(own)
-    error = np.abs(angles[0] - angles[1])
-    error = error.reshape(len(error), -1)
-    defined = ~np.isnan(error)
-    total = np.where(defined, error, 0.0)
-    with np.errstate(invalid="ignore"):
-        mean = total.sum(axis=1) / defined.sum(axis=1)
-    worst = np.where(defined.any(axis=1), total.max(axis=1), math.nan)
-    length = np.abs(norms[0] - norms[1]).mean(axis=1) if norms else np.full_like(mean, math.nan)
-    return mean, worst, length
+    angles = degrees(pair_cosines(name, observed)) - degrees(pair_cosines(name, predicted))
+    if name == "cross":
+        return angles, np.empty((len(angles), 0))
+    return angles, row_norms(observed[name]) - row_norms(predicted[name])
+
+
+def angle_noise(name: str, observed: dict[str, Float], again: dict[str, Float], fair: int) -> Float:
+    """By how much resampling turns the observed angles (1, ., .), degrees (B, ., .).
+
+    An angle of 0 or 180° cannot be crossed, so that a noisy one lies on one side of the truth and
+    resamples about it say little of how far. Cosines have no such edge: the bias that the first
+    `fair` resamples show is taken off them, and noise added there. Where a cosine is within
+    `_NEAR_EDGE` times its bias of ±1, the truth may be there and is taken to be.
+    """
+    cosine, moved = pair_cosines(name, observed), pair_cosines(name, again)
+    noise = moved - cosine
+    bias = noise[:fair].mean(axis=0)
+    at_edge = 1.0 - np.abs(cosine) <= _NEAR_EDGE * np.abs(bias)
+    truth = np.where(at_edge, np.sign(cosine), np.clip(cosine - bias, -1.0, 1.0))
+    return degrees(truth + noise) - degrees(truth)

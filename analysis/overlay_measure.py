@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,21 +47,13 @@ class Measured:
         """Check and group a snapshot; the arguments and errors are those of `overlay`."""
         if snapshot.head is None:
             raise ValueError("the snapshot has no head: the peeled model needs E_W and W")
-        if head not in ("fixed", "learned"):
+        if head not in get_args(Head):
             raise ValueError(f"head must be 'fixed' or 'learned', got {head!r}")
-        if isinstance(energy, str) and energy not in ("means", "states"):
-            raise ValueError(
-                f"feature_energy must be 'means', 'states' or a number, got {energy!r}"
-            )
+        _check_energy(energy)
         features = as_array(snapshot.features).astype(np.float64)
         labels = as_array(snapshot.labels).astype(np.int64)
         omega = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-        if omega.shape != labels.shape or not (np.isfinite(omega) & (omega > 0)).all():
-            raise ValueError(
-                f"weights must be {len(labels)} positive numbers, one a state, got shape "
-                f"{omega.shape} with {int((~(omega > 0)).sum())} that are not positive; drop "
-                f"states of weight 0, for negative ones the claim reverses"
-            )
+        _check_weights(omega, len(labels))
         present, own, counts = np.unique(labels, return_inverse=True, return_counts=True)
         if head == "learned" and len(present) < 2:
             raise ValueError(
@@ -105,6 +97,33 @@ class Measured:
         )
 
 
+def _check_energy(energy: Energy) -> None:
+    if isinstance(energy, str):
+        fits = energy in ("means", "states")
+    else:
+        # Python takes True for 1.
+        number = isinstance(energy, int | float | np.number) and not isinstance(energy, bool)
+        fits = number and 0 < energy < math.inf
+    if not fits:
+        raise ValueError(
+            f"feature_energy must be 'means', 'states' or a finite number above 0, got {energy!r}"
+        )
+
+
+def _check_weights(weights: Float, states: int) -> None:
+    if weights.shape != (states,):
+        raise ValueError(
+            f"weights must be {states} positive numbers, one a state, got shape {weights.shape}"
+        )
+    wrong = ~(np.isfinite(weights) & (weights > 0))
+    if wrong.any():
+        raise ValueError(
+            f"weights must be {states} positive finite numbers, one a state: {int(wrong.sum())} "
+            f"are not, the first of them {weights[wrong][0]:g} (state {int(wrong.argmax())}); drop "
+            f"states of weight 0, for negative ones the claim reverses"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """What B resamples give, or the sample itself (B = 1)."""
@@ -139,7 +158,10 @@ class Statistics:
         else:
             found = np.full(len(h), float(energy))
         if not (found > 0).all():
-            raise ValueError(f"E_H is {found.min():g}: the class means are all 0")
+            raise ValueError(
+                f"the measured E_H is {found.min():g}: the class means are all 0, there is "
+                f"nothing to compare"
+            )
         own = np.take_along_axis(cross, measured.own_rows[None, :, None], axis=2)
         other = cross - own
         np.put_along_axis(

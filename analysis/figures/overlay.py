@@ -1,5 +1,6 @@
 """Predicted and observed Gram matrices side by side."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -25,12 +26,23 @@ _TERMS = {
     "head": "head",
     "cone": "ReLU cone",
 }
+_ENERGIES = {
+    "means": "measured $E_H$",
+    "states": "$E_H$ measured state by state",
+    "given": "given $E_H$",
+}
+# Characters a line at a font size of 8.5.
+_CAPTION_WIDTH = 185
+# Lines beside the bars, of this many characters at a font size of 8.
+_NOTE_LINES, _NOTE_WIDTH = 16, 52
 # Diverging, its ends apart in lightness-preserving red and blue, zero white.
 _COLOUR_MAP = "RdBu_r"
 
 
 def figure_overlay(overlay: Overlay, caption: str, actions: Sequence[str] | None = None) -> Figure:
     """Draw heat maps of prediction, observation and difference, and what explains the gap.
+
+    Notes of the overlay, and reasons of what is NaN, stand beside the bars.
 
     Parameters
     ----------
@@ -85,8 +97,10 @@ def figure_overlay(overlay: Overlay, caption: str, actions: Sequence[str] | None
                 fontsize=8.5,
             )
         _terms(figure.add_axes((0.2, 0.085, 0.5, 0.11)), overlay)
+        _notes(figure, overlay)
         figure.suptitle(_headline(overlay), fontsize=11)
-        figure.text(0.02, 0.012, caption, fontsize=8.5, va="bottom", wrap=True)
+        words = textwrap.fill(caption, _CAPTION_WIDTH)
+        figure.text(0.02, 0.012, words, fontsize=8.5, va="bottom")
     return figure
 
 
@@ -149,12 +163,22 @@ def _terms(axes: Axes, overlay: Overlay) -> None:
     axes.set_yticks(places, [_TERMS[name] for name in shown])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
-    axes.set_xlabel(f"share of the gap to the optimum, {overlay.gap.value:.3e} nats in all")
+    axes.set_xlabel(f"loss above the optimum in nats, {overlay.gap.value:.3e} in all")
+
+
+def _notes(figure: Figure, overlay: Overlay) -> None:
+    remarks = [*overlay.notes, *(f"no {what}: {why}" for what, why in overlay.reasons.items())]
+    lines = [line for remark in remarks for line in textwrap.wrap(f"– {remark}", _NOTE_WIDTH)]
+    size = 8.0 * min(1.0, _NOTE_LINES / max(len(lines), 1))
+    figure.text(0.73, 0.2, "\n".join(lines), fontsize=size, va="top")
 
 
 def _headline(overlay: Overlay) -> str:
     features = "h ≥ 0" if overlay.cone == "nonnegative" else "features of either sign"
+    fewest, most = overlay.counts.min(), overlay.counts.max()
+    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     return (
-        f"Peeled model, {overlay.head} head, {features}, measured $E_H$ = "
-        f"{overlay.feature_energy:.4g}, $E_W$ = {overlay.head_energy:.4g}"
+        f"Peeled model, {overlay.head} head, {features}, {_ENERGIES[overlay.energy_source]} = "
+        f"{overlay.feature_energy:.4g}, $E_W$ = {overlay.head_energy:.4g}; "
+        f"n = {overlay.counts.sum()} states, {each} an action"
     )

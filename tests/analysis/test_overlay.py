@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from scipy.optimize import minimize
 import lpm
 from agents import TabularTrainer
 from analysis.cliff import arms
-from analysis.overlay import GRAMS, TERMS, Overlay, across, overlay
+from analysis.overlay import GRAMS, TERMS, Interval, Overlay, across, overlay
 from analysis.snapshot import Snapshot
 from lpm.free_head_rectified import solve_free_head_rectified
 
@@ -97,6 +99,109 @@ def test_recovers_a_known_optimum(model) -> None:
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_recovers_a_known_optimum_at_the_stated_rate(model) -> None:
     assert coverage(model, 200) >= 0.9
+
+
+# ------------------------------------------------------------------ intervals of few states
+
+
+def displaced_etf(
+    states: int, rng, *, turn: float, stretch: float
+) -> tuple[Snapshot, Mapping[str, float]]:
+    """`states` a class about the fixed ETF's optimum, class 0 turned and class 1 stretched.
+
+    The mean turns out of the span of the frame, so that its angle to its own row is `turn` degrees
+    and all other errors follow from the class means; they come with the snapshot.
+    """
+    head = lpm.simplex_etf(4, 8, HEAD_ENERGY, rng)
+    means = head * np.sqrt(ENERGY / HEAD_ENERGY)
+    out = rng.standard_normal(8)
+    out -= head.T @ np.linalg.lstsq(head.T, out, rcond=None)[0]
+    angle = np.radians(turn)
+    means[0] = np.cos(angle) * means[0] + np.sin(angle) * 3.0 * out / np.linalg.norm(out)
+    means[1] *= 1.0 + stretch
+    lengths = np.linalg.norm(means, axis=1) / np.sqrt((means**2).sum(axis=1).mean())
+
+    def angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        scale = np.linalg.norm(first, axis=1)[:, None] * np.linalg.norm(second, axis=1)
+        return np.degrees(np.arccos(np.clip(first @ second.T / scale, -1.0, 1.0)))
+
+    pairs = ~np.eye(4, dtype=bool)
+    true = {
+        "features angle": np.abs(angles(means, means) - angles(head, head))[pairs].mean(),
+        "cross angle": np.abs(angles(means, head) - angles(head, head)).mean(),
+        "cross worst": np.abs(angles(means, head) - angles(head, head)).max(),
+        "features norm": np.abs(lengths - 1.0).mean(),
+    }
+    return noisy(means, head, (states,) * 4, rng, noise=0.3), true
+
+
+def intervals(found: Overlay) -> dict[str, Interval]:
+    features, cross = found.comparisons["features"], found.comparisons["cross"]
+    return {
+        "features angle": features.angle_error,
+        "cross angle": cross.angle_error,
+        "cross worst": cross.worst_angle,
+        "features norm": features.norm_error,
+    }
+
+
+def hits(states: int, repetitions: int, *, turn: float, stretch: float) -> Counter[str]:
+    """How often the band holds the true difference, and each interval of an error the true one."""
+    count: Counter[str] = Counter()
+    for seed in range(repetitions):
+        rng = np.random.default_rng([11, states, seed])
+        snapshot, true = displaced_etf(states, rng, turn=turn, stretch=stretch)
+        found = overlay(snapshot, rng=rng, bootstrap=200)
+        if turn == stretch == 0.0:
+            count["band"] += found.covered
+        for name, interval in intervals(found).items():
+            # An angle of 0 from a cosine is off by 1e-6°.
+            count[name] += interval.lower <= true[name] + 1e-5 and true[name] <= interval.upper
+            assert interval.lower <= interval.value <= interval.upper
+    return count
+
+
+# If the rate is 91 %, chance alone fails one of these with a probability below 0.5 %; a band of a
+# normal variable's width has 50 % with 5 states.
+@pytest.mark.parametrize(
+    ("states", "repetitions", "least"), [(5, 30, 22), (8, 30, 22), (20, 20, 14)]
+)
+def test_intervals_of_few_states_hold_the_optimum(states, repetitions, least) -> None:
+    found = hits(states, repetitions, turn=0.0, stretch=0.0)
+    assert len(found) == 5
+    assert min(found.values()) >= least, found
+
+
+def test_intervals_of_errors_hold_known_ones() -> None:
+    found = hits(20, 20, turn=20.0, stretch=0.1)
+    assert len(found) == 4
+    assert min(found.values()) >= 13, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("states", [5, 8, 20])
+@pytest.mark.parametrize(("turn", "stretch"), [(0.0, 0.0), (5.0, 0.03), (20.0, 0.1)])
+def test_intervals_of_few_states_hold_at_the_stated_rate(states, turn, stretch) -> None:
+    # If the rate is 91 %, chance alone fails this with a probability below 0.1 %.
+    found = hits(states, 300, turn=turn, stretch=stretch)
+    assert min(found.values()) >= 0.85 * 300, found
+
+
+@pytest.mark.parametrize("fewest", [1, 2, 4])
+def test_too_few_states_leave_no_interval(fewest) -> None:
+    rng = np.random.default_rng(0)
+    head = lpm.simplex_etf(3, 4, 1.0, rng)
+    labels = np.repeat(np.arange(3), (9, fewest, 9))
+    features = head[labels] + 0.1 * rng.standard_normal((len(labels), 4))
+    snapshot = Snapshot(features, labels, head, num_classes=3, step=0)
+    found = overlay(snapshot, rng=rng, bootstrap=20)
+    assert found.reasons["intervals"].startswith(f"actions [1] have {fewest} state")
+    assert np.isnan(found.comparisons["features"].lower).all()
+    assert math.isnan(found.comparisons["features"].norm_error.upper)
+    assert all(math.isnan(interval.lower) for interval in (found.gap, *found.terms.values()))
+    assert not found.covered
+    assert found.comparisons["features"].angle_error.value < 20.0
+    assert found.counts.tolist() == [9, fewest, 9]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
@@ -300,15 +405,17 @@ def test_optimum_inside_the_ball_is_noted() -> None:
     assert overlay(fixed, rng=np.random.default_rng(0), bootstrap=2).notes == ()
 
 
-def test_single_states_leave_no_interval() -> None:
-    head = lpm.simplex_etf(3, 4, 1.0, np.random.default_rng(0))
-    snapshot = Snapshot(head, np.arange(3), head, num_classes=3, step=0)
-    found = overlay(snapshot, rng=np.random.default_rng(0))
-    assert found.reasons["intervals"].startswith("actions [0, 1, 2] have a single state")
-    assert np.isnan(found.comparisons["features"].lower).all()
-    assert math.isnan(found.gap.lower)
-    assert not found.covered
-    assert found.comparisons["features"].angle_error.value < 1e-3
+def test_directions_lost_in_noise_have_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    head = lpm.simplex_etf(3, 4, 1.0, rng)
+    labels = np.repeat(np.arange(3), 10)
+    scale = np.array([1.0, 1.0, 0.2])[labels, None]
+    features = scale * head[labels] + 0.2 * rng.standard_normal((30, 4))
+    found = overlay(Snapshot(features, labels, head, num_classes=3, step=0), rng=rng, bootstrap=50)
+    assert found.reasons["angle intervals"].startswith("the class means of actions [2] are hardly")
+    assert math.isnan(found.comparisons["cross"].angle_error.lower)
+    assert found.comparisons["features"].norm_error.upper > 0
+    assert np.isfinite(found.comparisons["features"].lower).all()
 
 
 def test_bad_input_is_refused() -> None:
@@ -316,7 +423,7 @@ def test_bad_input_is_refused() -> None:
     snapshot, _ = fixed_etf(rng)
     with pytest.raises(ValueError, match="no head"):
         overlay(dataclasses.replace(snapshot, head=None), rng=rng)
-    with pytest.raises(ValueError, match="weights must be 420 positive numbers"):
+    with pytest.raises(ValueError, match="420 are not, the first of them 0 "):
         overlay(snapshot, rng=rng, weights=np.zeros(420))
     with pytest.raises(ValueError, match="features are negative"):
         overlay(snapshot, rng=rng, cone="nonnegative")
@@ -334,9 +441,48 @@ def test_bad_input_is_refused() -> None:
         )
     with pytest.raises(ValueError, match="E_H is 0"):
         overlay(dataclasses.replace(snapshot, features=np.zeros((420, 8))), rng=rng)
+    with pytest.raises(ValueError, match=r"got shape \(419,\)"):
+        overlay(snapshot, rng=rng, weights=np.ones(419))
+    with pytest.raises(ValueError, match=r"1 are not, the first of them inf \(state 7\)"):
+        overlay(snapshot, rng=rng, weights=np.where(np.arange(420) == 7, np.inf, 1.0))
     one = overlay(snapshot, rng=rng, bootstrap=2)
     with pytest.raises(ValueError, match="at least two overlays"):
         across([one], rng)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cone": "rectified"}, "cone must be 'free' or 'nonnegative', got 'rectified'"),
+        ({"cone": "rectified", "head": "learned"}, "cone must be"),
+        ({"head": "etf"}, "head must be 'fixed' or 'learned', got 'etf'"),
+        ({"bootstrap": 2.5}, "bootstrap must be a whole number >= 2, got 2.5"),
+        ({"bootstrap": True}, "bootstrap must be a whole number >= 2, got True"),
+        ({"bootstrap": 1}, "got 1"),
+        ({"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+        ({"level": math.nan}, "level must lie between 0 and 1, got nan"),
+        *(
+            ({"feature_energy": energy}, f"finite number above 0, got {energy!r}")
+            for energy in (-1.0, 0, math.nan, math.inf, True, "mean")
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options, said) -> None:
+    snapshot, _ = fixed_etf(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=said):
+        overlay(snapshot, rng=np.random.default_rng(0), **options)
+
+
+def test_a_seed_is_no_generator() -> None:
+    snapshot, _ = fixed_etf(np.random.default_rng(0))
+    with pytest.raises(TypeError, match=r"rng must be a numpy.random.Generator, got 0"):
+        overlay(snapshot, rng=0)
+
+
+def test_a_given_energy_is_said_to_be_given() -> None:
+    snapshot, _ = fixed_etf(np.random.default_rng(0))
+    found = overlay(snapshot, rng=np.random.default_rng(0), feature_energy=4, bootstrap=2)
+    assert (found.feature_energy, found.energy_source) == (4.0, "given")
 
 
 # ------------------------------------------------------------------ Ideal Cliff Walking

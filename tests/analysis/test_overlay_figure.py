@@ -1,5 +1,7 @@
 """The overlay's figure: every number is drawn, bytes are stable."""
 
+import dataclasses
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -55,3 +57,27 @@ def test_bytes_are_stable_and_a_picture(found, tmp_path) -> None:
     pixels = matplotlib.image.imread(path)
     assert pixels.shape[:2] == (1760, 2160)
     assert pixels[..., :3].std() > 0.05
+
+
+def test_what_was_measured_is_said(found) -> None:
+    figure = figure_overlay(found, "caption")
+    (headline,) = [text for text in texts(figure) if text.startswith("Peeled model")]
+    assert "measured $E_H$ = " in headline
+    assert "n = 30 states, 10 an action" in headline
+    bars = next(axes for axes in figure.axes if axes.get_xlabel())
+    assert bars.get_xlabel() == f"loss above the optimum in nats, {found.gap.value:.3e} in all"
+    notes = " ".join(next(text for text in texts(figure) if text.startswith("–")).split())
+    assert notes == f"– {found.notes[0]}"
+
+
+def test_a_given_energy_and_reasons_are_said(found) -> None:
+    reasons = {"intervals": "too few"}
+    changed = dataclasses.replace(
+        found, energy_source="given", notes=(), reasons=reasons, counts=np.array([9, 2, 19])
+    )
+    shown = texts(figure_overlay(changed, "caption"))
+    (headline,) = [text for text in shown if text.startswith("Peeled model")]
+    assert "given $E_H$ = " in headline
+    assert "measured" not in headline
+    assert "n = 30 states, 2 to 19 an action" in headline
+    assert "– no intervals: too few" in shown
