@@ -14,6 +14,7 @@ from analysis.commands.ablations import Ablations
 from analysis.commands.agents import Figure3, Figure4, Table1, Table2
 from analysis.commands.cliff import Figure1
 from analysis.commands.console import INTERRUPTED, REFUSED, UsageError, console, say
+from analysis.commands.overlay import Overlay
 from analysis.commands.probe import Probe
 from analysis.commands.report import CollapseView, Report
 from analysis.commands.reproduce import Reproduce
@@ -33,6 +34,7 @@ Command = (
     | Annotated[Ablations, tyro.conf.subcommand("ablations")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Overlay, tyro.conf.subcommand("overlay")]
     | Annotated[CollapseView, tyro.conf.subcommand("collapse-view")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Train, tyro.conf.subcommand("train")]
