@@ -111,8 +111,9 @@ def _heat_map(axes: Axes, values: NDArray[np.float64], limit: float, *, signed: 
     if values.size > 64:  # more numbers than can be read
         return
     small = signed and limit < 5e-3
+    digits = 3 if max(values.shape) <= 4 else 2  # what fits into a cell
     for (i, j), value in np.ndenumerate(values):
-        text = f"{value:.0e}" if small else f"{value:{'+' if signed else ''}.3f}"
+        text = f"{value:.0e}" if small else f"{value:{'+' if signed else ''}.{digits}f}"
         colour = "white" if abs(value) > 0.6 * limit else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
 
