@@ -17,18 +17,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from agents import losses
-from agents.capture import captured, compiled
+from agents.capture import descent
 from agents.collect import Collector
 from agents.learner import Iteration
 from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
 from agents.optimisation import (
     OptimizerKind,
     Schedule,
-    clip_gradients,
     make_optimizer,
     restore_optimizer,
     set_learning_rate,
@@ -98,8 +96,9 @@ class A2CLearner:
         self._optimizer = make_optimizer(
             self._parameters, config.optimizer, config.learning_rate, config.optimizer_eps
         )
-        self._loss_of = compiled(self._loss, self._parameters)
-        self._step = captured(self._update, self._parameters, self._optimizer)
+        self._step = descent(
+            self._loss, self._parameters, self._optimizer, config.max_gradient_norm
+        )
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
         """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""
@@ -108,15 +107,6 @@ class A2CLearner:
         rollout = collector.collect(config.rollout_steps)
         batch = Samples.of(rollout, config.discount, config.trace)
         return Iteration(batch.actions.shape[1], self._step(batch))
-
-    def _update(self, batch: Samples) -> dict[str, Tensor]:
-        """One gradient step; returns (P,) measurements of the rollout, left on the device."""
-        loss, measured = self._loss_of(batch)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = clip_gradients(self._parameters, self.config.max_gradient_norm)
-        self._optimizer.step()
-        return {**measured, "gradient_norm": norm}
 
     def _loss(self, batch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config

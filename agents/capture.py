@@ -15,11 +15,51 @@ from dataclasses import fields
 import torch
 from torch import Tensor, nn
 
+from agents.optimisation import clip_gradients
 from agents.samples import Samples
 
 Update = Callable[[Samples], dict[str, Tensor]]
 Loss = Callable[[Samples], tuple[Tensor, dict[str, Tensor]]]
 _WARM_UP = 3
+
+
+def descent(
+    loss: Loss,
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    max_gradient_norm: float,
+    *,
+    plain: bool = False,
+) -> Update:
+    """A gradient step on a loss, as fast as the parameters' device allows.
+
+    Parameters
+    ----------
+    loss
+        Of a minibatch: the members' losses, summed, and (P,) measurements without gradient.
+    parameters, optimizer
+        What the step changes. On CUDA the optimizer must be ``capturable``.
+    max_gradient_norm
+        Each member's gradient is clipped to it.
+    plain
+        Neither compile nor capture, to compare with.
+
+    Returns
+    -------
+    Function of a minibatch that takes the step and returns the measurements with
+    ``gradient_norm``, all left on the device.
+    """
+    loss_of = loss if plain else compiled(loss, parameters)
+
+    def update(batch: Samples) -> dict[str, Tensor]:
+        total, measured = loss_of(batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(total)
+        norm = clip_gradients(parameters, max_gradient_norm)
+        optimizer.step()
+        return {**measured, "gradient_norm": norm}
+
+    return update if plain else captured(update, parameters, optimizer)
 
 
 def compiled(loss: Loss, parameters: Sequence[nn.Parameter]) -> Loss:

@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from agents import losses
-from agents.capture import captured, compiled
+from agents.capture import descent
 from agents.collect import Collector
 from agents.learner import Iteration
 from agents.limits import Count, Fraction, NonNegative, Positive, check_fields
 from agents.optimisation import (
     Schedule,
-    clip_gradients,
     make_optimizer,
     permutations,
     restore_optimizer,
@@ -100,8 +99,9 @@ class PPOLearner:
         self._optimizer = make_optimizer(
             self._parameters, "adam", config.learning_rate, config.adam_eps
         )
-        self._loss_of = compiled(self._loss, self._parameters)
-        self._step = captured(self._update, self._parameters, self._optimizer)
+        self._step = descent(
+            self._loss, self._parameters, self._optimizer, config.max_gradient_norm
+        )
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
         """Collect one rollout and learn from it, ``progress`` (0…1) through the run."""
@@ -117,15 +117,6 @@ class PPOLearner:
             rollout.actions[0].numel(),
             {name: torch.stack([m[name] for m in metrics]).mean(0) for name in metrics[0]},
         )
-
-    def _update(self, batch: Samples) -> dict[str, Tensor]:
-        """One gradient step; returns (P,) measurements of the minibatch, left on the device."""
-        loss, measured = self._loss_of(batch)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = clip_gradients(self._parameters, self.config.max_gradient_norm)
-        self._optimizer.step()
-        return {**measured, "gradient_norm": norm}
 
     def _loss(self, batch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         """The members' losses, summed, and (P,) measurements without gradient."""

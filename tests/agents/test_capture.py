@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agents.a2c import A2C
+from agents.capture import descent
 from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
 from agents.samples import Samples
@@ -85,7 +86,14 @@ def test_compiled_losses_are_the_plain_ones(config) -> None:
 def trained(config: TrainConfig, captured: bool) -> Trainer:
     run = Trainer(config, "cuda")
     if not captured:
-        run._learner._step = run._learner._update
+        learner = run._learner
+        learner._step = descent(
+            learner._loss,
+            learner._parameters,
+            learner._optimizer,
+            learner.config.max_gradient_norm,
+            plain=True,
+        )
     run.train_epoch()
     return run
 

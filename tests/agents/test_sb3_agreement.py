@@ -78,7 +78,7 @@ def test_updates_are_those_of_stable_baselines3() -> None:
     learner = ours.learner(config, policy, [np.random.default_rng(0)])
     model.train()
     for _ in range(ours.passes):
-        learner._update(samples)
+        learner._step(samples)
     for own_layer, peer_layer in layers(policy, model.policy):
         torch.testing.assert_close(own_layer, peer_layer, rtol=1e-4, atol=1e-6)
 
