@@ -157,8 +157,8 @@ def _draw_returns(axes: Axes, rows: pd.DataFrame, rng: np.random.Generator) -> N
             axes.plot([], [], style, color=colour, label=f"{label}: {runs_label(own)}")
     axes.set_ylabel("evaluation return")
     _label_steps(axes)
-    # On white: lowest curves run behind it.
-    axes.legend(fontsize=7.5, loc="lower right", handlelength=1.2, frameon=True, edgecolor="none")
+    # On white: where there is no free place, thin lines run behind it.
+    axes.legend(fontsize=7.5, loc="best", handlelength=1.2, frameon=True, edgecolor="none")
 
 
 def _geometry(
