@@ -239,11 +239,11 @@ def test_a_run_that_diverges_still_has_all_its_rows(tmp_path: Path) -> None:
 
 KILLED = {
     "ppo": CONFIG,
-    # Of one iteration an epoch, these two.
+    # An epoch is one iteration: more of them, so that there is time for three kills.
     "reinforce": replace(CONFIG, algorithm=Reinforce(), steps=1024),
     "trpo": replace(CONFIG, algorithm=TRPO(rollout_steps=16)),
     "a2c": replace(CONFIG, algorithm=A2C(anneal=True)),
-    # One worker, as several are not deterministic.
+    # The same; one worker, as several are not deterministic.
     "a3c": replace(
         CONFIG, algorithm=A3C(workers=1), heads=(HeadConfig("etf"),), seeds=(0,), steps=1024
     ),
