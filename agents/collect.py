@@ -182,7 +182,7 @@ class Collector:
         Parameters
         ----------
         horizon
-            Steps after which an unfinished game is left.
+            Steps after which an unfinished game is left: truncated.
         members
             (P,) whose games to play, None for all. The generators of the others are not touched,
             and a member's numbers do not depend on who plays beside it.
@@ -220,6 +220,7 @@ class Collector:
         rewards, terminated, truncated, alive = (
             np.stack(part, 1) for part in zip(*told, strict=True)
         )
+        truncated[:, -1] |= playing
         if self.clip_rewards:
             rewards = np.sign(rewards)
         nothing = np.zeros_like(rewards)

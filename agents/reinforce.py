@@ -4,7 +4,8 @@ One collect plays one whole game in every environment and goes ``passes`` times 
 minibatches. Details that matter, and where:
 
 * returns are Monte-Carlo returns of whole episodes, none left out (`Collector.collect_episodes`);
-  a time limit is an end like any other, as there is no V to bootstrap with;
+  a time limit is an end like any other, as there is no V to bootstrap with, unless
+  ``cut_tolerance`` leaves out the samples whose returns it cuts short (Pardo et al. 2018 on why);
 * ``baseline="running"`` standardises a collect's returns with the moments of *earlier* collects and
   then takes them in (`losses.RunningMoments`), as Tianshou does;
 * the second pass has no importance weights: as in the library it is slightly off-policy;
@@ -75,6 +76,10 @@ class Reinforce:
     entropy_coefficient: NonNegative = 0.0
     """Of an entropy bonus, which the paper does not have."""
     adam_eps: Positive = 1e-8
+    cut_tolerance: Fraction = 1.0
+    """Largest share γ^k of a return's future that a time limit k steps later may hide: the last
+    samples of a truncated game, whose returns lack more, are not learned from. 1 keeps them all, as
+    the library does; their returns then say that the end of a perfect game is bad."""
     horizon: Count = 27_000
     """Steps after which a game is cut, should the environment not do it earlier."""
     epsilon: Fraction = 0.0
@@ -82,6 +87,12 @@ class Reinforce:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.cut_tolerance < 1 and self.discount == 1:
+            raise ValueError(
+                f"cut_tolerance = {self.cut_tolerance:g} with discount = 1 leaves out every sample "
+                "of a truncated game, as nothing that it hides is discounted: take a discount "
+                "below 1 or cut_tolerance = 1"
+            )
 
     def learner(
         self, config: "TrainConfig", policy: Policy, rngs: Sequence[np.random.Generator]
@@ -102,7 +113,8 @@ class ReinforceLearner:
         self._optimizer = MemberAdam(list(policy.parameters()), config.adam_eps)
         self._moments = [losses.RunningMoments.start(1) for _ in rngs]
         self._owed = np.zeros(len(rngs), dtype=np.int64)
-        self._measured: dict[str, Tensor] = {}
+        unknown = torch.full((len(rngs),), torch.nan, device=next(policy.parameters()).device)
+        self._measured = {"policy_loss": unknown, "entropy": unknown}
 
     def iterate(self, collector: Collector, progress: float) -> Iteration:
         """Let every member play and learn for its share, ``progress`` (0…1) through the run."""
@@ -111,16 +123,13 @@ class ReinforceLearner:
         while (members := self._owed > 0).any():
             rollout, alive = collector.collect_episodes(self.config.horizon, members)
             self._owed -= alive.sum(axis=(1, 2))
-            for name, value in self._learn(rollout, alive, rate).items():
-                chosen = torch.from_numpy(members).to(value.device)
-                before = self._measured.get(name, value)
-                self._measured[name] = torch.where(chosen, value, before)
+            self._learn(rollout, alive, rate)
         return Iteration(self._grant, dict(self._measured))
 
-    def _learn(self, rollout: Rollout, alive: NDArray[np.bool_], rate: float) -> dict[str, Tensor]:
-        """Learn from one collect; (P,) measurements, of no meaning for members that waited."""
+    def _learn(self, rollout: Rollout, alive: NDArray[np.bool_], rate: float) -> None:
+        """Learn from one collect and measure; members without samples keep their measurements."""
         device = rollout.actions.device
-        present = alive.reshape(len(alive), -1)
+        present = (alive & ~self._cut(rollout)).reshape(len(alive), -1)
         weights = torch.from_numpy(self._weights(rollout, present).astype(np.float32)).to(device)
         observations = rollout.observations.flatten(1, 2)
         actions = rollout.actions.flatten(1, 2)
@@ -137,12 +146,28 @@ class ReinforceLearner:
                 )
                 self._optimizer.step(rate, moving)
                 counted.append(moving)
+        if not counted:
+            return
         moves = torch.stack(counted).float()
-        total = moves.sum(0).clamp(min=1)
-        return {
-            name: (torch.stack([m[name] for m in measured]) * moves).sum(0) / total
-            for name in measured[0]
-        }
+        total = moves.sum(0)
+        for name, before in self._measured.items():
+            value = (torch.stack([m[name] for m in measured]) * moves).sum(0) / total
+            self._measured[name] = torch.where(total > 0, value, before)
+
+    def _cut(self, rollout: Rollout) -> NDArray[np.bool_]:
+        """Samples whose return a time limit cuts too short, (P, T, E)."""
+        # The weight γ^k of V(final observation) in a return: what V = 1 there alone would add.
+        nothing = np.zeros_like(rollout.rewards)
+        hidden = losses.generalised_advantages(
+            nothing,
+            nothing,
+            rollout.truncated.astype(np.float64),
+            rollout.terminated,
+            rollout.truncated,
+            self.config.discount,
+            1.0,
+        )
+        return hidden > self.config.cut_tolerance
 
     def _weights(self, rollout: Rollout, present: NDArray[np.bool_]) -> Float:
         """Returns less baseline, (P, N); of no meaning where nothing is present."""

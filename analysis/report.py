@@ -30,6 +30,7 @@ _PARTS = (
     ("figure figure1-carracing", "Figure 1, Car Racing", "figure1 --env carracing"),
     ("figure figure1-breakout", "Figure 1, Breakout", "figure1 --env breakout"),
     ("figure figure1-pong", "Figure 1, Pong", "figure1 --env pong"),
+    ("figure overlay", "the peeled model's optimum laid over a run", "overlay RUN"),
     ("figure figure3", "Figure 3", "figure3"),
     ("figure figure4", "Figure 4", "figure4"),
     ("table ablations-cliff", "the condition ablations", "ablations"),
@@ -75,8 +76,8 @@ def build_report(
 
 
 def _places(command: str) -> str:
-    """Where a command reads and writes; only the claims have nothing to read."""
-    return "--out DIR" if command == "verify" else "--results DIR --out DIR"
+    """Where a command reads and writes; the claims read nothing, the overlay what it is given."""
+    return "--out DIR" if command in ("verify", "overlay RUN") else "--results DIR --out DIR"
 
 
 def collect(folders: Iterable[Path], title: str) -> Page:

@@ -23,6 +23,7 @@ from analysis.figures.panels import (
     figure1_panels,
     legend_line,
     mean_over_seeds,
+    say_nothing_shown,
 )
 from analysis.figures.style import COLOURS, STYLE, encode
 from analysis.storage import RunFolderError
@@ -196,8 +197,7 @@ def _geometry(
                     own = _matching(heads[heads["head"] == head], setting)
                     if setting["env"] == env and len(own):
                         draw_medians(place, own, panel, colour, rng, x="steps", marker=".")
-                if not place.lines:
-                    place.text(0.5, 0.5, "not run", transform=place.transAxes, ha="center")
+                say_nothing_shown(place)
                 place.set_title(title)
                 place.set_ylabel(panel.ylabel)
                 place.tick_params(labelbottom=True)

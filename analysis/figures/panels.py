@@ -96,6 +96,14 @@ def draw_band(
         axes.fill_between(places, band.lower, band.upper, color=colour, alpha=0.18, linewidth=0)
 
 
+def say_nothing_shown(axes: Axes) -> None:
+    """Write into axes without a number why they are empty: nothing was run, or all is NaN."""
+    if any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axes.lines):
+        return
+    why = "undefined:\nevery value is NaN" if axes.lines else "not run"
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center")
+
+
 def by_seed(rows: pd.DataFrame, column: str, x: str) -> tuple[Float, Float]:
     """Places (T,) and values (n seeds, T) of one arm, NaN where a seed has no such epoch.
 

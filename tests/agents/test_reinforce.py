@@ -73,13 +73,16 @@ def test_a_member_without_samples_draws_nothing() -> None:
     assert own[1].bit_generator.state == before
 
 
-def scripted(rewards: np.ndarray, terminated: np.ndarray) -> Rollout:
+def scripted(
+    rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray | None = None
+) -> Rollout:
     """A rollout of (P, T) rewards in one environment."""
     nothing = np.zeros((*rewards.shape, 1))
     tensors = torch.zeros(nothing.shape)
+    cut = np.zeros_like(terminated) if truncated is None else truncated
     return Rollout(
         tensors, tensors.long(), tensors, nothing, nothing,
-        rewards[..., None], terminated[..., None], nothing.astype(bool),
+        rewards[..., None], terminated[..., None], cut[..., None],
     )  # fmt: skip
 
 
@@ -122,19 +125,49 @@ def test_the_batch_baseline_standardises_each_collect() -> None:
         )
 
 
-def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean() -> None:
+def test_returns_that_a_time_limit_cuts_short_are_left_out() -> None:
+    """γ = 1/2: of the future after a limit k steps on, a return hides the share 2^-k."""
+    truncated, terminated = np.zeros((2, 1, 8), dtype=bool)
+    truncated[0, 4] = terminated[0, 7] = True
+    rollout = scripted(np.ones((1, 8)), terminated, truncated)
+    for tolerance, left_out in [(1.0, []), (0.5, []), (0.4, [4]), (0.25, [4]), (0.1, [2, 3, 4])]:
+        run = trainer(discount=0.5, cut_tolerance=tolerance)
+        assert np.flatnonzero(run._learner._cut(rollout)).tolist() == left_out
+
+
+def test_a_collect_without_a_sample_changes_nothing() -> None:
+    run = trainer(cut_tolerance=0.05, horizon=5)
+    before = [parameter.clone() for parameter in run.policy.parameters()]
+    metrics = run._learner.iterate(run._collector, 0.0).metrics
+    assert all(map(torch.equal, before, run.policy.parameters()))
+    assert all(metrics[name].isnan().all() for name in ("policy_loss", "entropy"))
+
+
+def test_no_sample_is_left_where_nothing_is_discounted() -> None:
+    with pytest.raises(ValueError, match="leaves out every sample"):
+        Reinforce(discount=1.0, cut_tolerance=0.5)
+
+
+@pytest.mark.parametrize(("horizon", "cut_tolerance"), [(600, 1.0), (24, 0.9)])
+def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean(horizon, cut_tolerance) -> None:
     """Against plain PyTorch: returns by hand, a mean over the member's own samples, Adam."""
     options = {
+        "horizon": horizon,
+        "cut_tolerance": cut_tolerance,
         "baseline": "none",
         "batch_size": 10_000,
         "passes": 1,
         "entropy_coefficient": 30.0,
     }
     run, other = trainer(**options), trainer(**options)
-    rollout, alive = other._collector.collect_episodes(600)
+    rollout, alive = other._collector.collect_episodes(horizon)
+    # What a limit `horizon` steps in hides of a return is 0.95 to the number of steps up to it.
+    cut = 0.95 ** (horizon - np.arange(alive.shape[1])) > cut_tolerance
+    kept = alive & ~(alive[:, -1:] & cut[:, None])
+    assert cut.any() == (kept.sum() < alive.sum())
     run._learner._owed -= run._learner._grant - 1  # one collect exceeds the account
     metrics = run._learner.iterate(run._collector, 0.0).metrics
-    assert len(set(alive.sum((1, 2)).tolist())) > 1
+    assert len(set(kept.sum((1, 2)).tolist())) > 1
     policy = other.policy
     log_policy = policy(rollout.observations.flatten(1, 2)).logits.log_softmax(-1)
     log_probs = log_policy.gather(-1, rollout.actions.flatten(1, 2)[..., None])[..., 0]
@@ -144,12 +177,12 @@ def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean() -> None:
         terms = []
         for e in range(2):
             length = int(alive[member, :, e].sum())
-            for t in range(length):
+            for t in np.flatnonzero(kept[member, :, e]):
                 g = sum(0.95**k for k in range(length - t))  # CartPole: reward 1 a step
                 terms.append(-g * log_probs[member, t, e])
         loss = torch.stack(terms).mean()
         torch.testing.assert_close(metrics["policy_loss"][member], loss.detach())
-        here = torch.from_numpy(alive[member])
+        here = torch.from_numpy(kept[member])
         entropy = torch.distributions.Categorical(logits=log_policy[member].view(*here.shape, 2))
         total = total + loss - 30.0 * entropy.entropy()[here].mean()
     total.backward()

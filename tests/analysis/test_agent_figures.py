@@ -182,6 +182,15 @@ def test_undefined_metrics_leave_a_gap() -> None:
 # --- Figure 3 ------------------------------------------------------------------------------------
 
 
+def test_panels_without_a_number_say_so() -> None:
+    rows = rows_of(**PPO_PONG)
+    rows[["head_equiangularity", "feature_equiangularity"]] = np.nan
+    figure = figure1_agents(rows, "Pong", "")
+    empty = [place for place in figure.axes if place.texts]
+    assert [place.get_title() for place in empty] == ["(d) equiangularity"] * 2
+    assert all("NaN" in place.texts[0].get_text() for place in empty)
+
+
 def test_figure_3_shows_mean_lowest_and_highest_of_every_head() -> None:
     heads = ("linear", "etf", "orthogonal", "gaussian")
     rows = pd.concat([rows_of(heads=heads, seeds=4, **CARTPOLE), rows_of(**CARRACING)])

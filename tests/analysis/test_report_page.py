@@ -371,6 +371,7 @@ def test_what_is_missing_is_named_with_its_command(page: str) -> None:
     missing = page.split('<section id="missing"')[1].split("</section>", maxsplit=1)[0]
     for command in ("figure3", "figure4", "table1", "table2", "figure1 --env pong"):
         assert f"<code>action-collapse {command} --results DIR --out DIR</code>" in missing
+    assert "<code>action-collapse overlay RUN --out DIR</code>" in missing
     for command in ("verify", "figure1 --env cliff", "figure-lpm", "collapse-view"):
         assert f"action-collapse {command} " not in missing
 
