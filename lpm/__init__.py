@@ -17,6 +17,7 @@ from lpm.certificate import certify as certify
 from lpm.closed_form import log_multiplier_cross_entropy as log_multiplier_cross_entropy
 from lpm.closed_form import log_multiplier_exponential as log_multiplier_exponential
 from lpm.closed_form import optimal_log_odds as optimal_log_odds
+from lpm.enclosure import Enclosure as Enclosure
 from lpm.expected_return import ExpectedReturnOptimum as ExpectedReturnOptimum
 from lpm.expected_return import gradient_angle as gradient_angle
 from lpm.expected_return import large_rho_angle as large_rho_angle
@@ -54,9 +55,8 @@ from lpm.problem import PeeledProblem as PeeledProblem
 from lpm.problem import log_softplus as log_softplus
 from lpm.problem import sigmoid as sigmoid
 from lpm.problem import softplus as softplus
-from lpm.rigorous import Enclosure as Enclosure
-from lpm.rigorous import enclose_fixed_head as enclose_fixed_head
-from lpm.rigorous import enclose_free_head as enclose_free_head
+from lpm.rigorous_fixed import enclose_fixed_head as enclose_fixed_head
+from lpm.rigorous_free import enclose_free_head as enclose_free_head
 from lpm.signed import SignedProblem as SignedProblem
 from lpm.signed import SignedSolution as SignedSolution
 from lpm.signed import critical_rho_negative_weight as critical_rho_negative_weight

@@ -21,7 +21,7 @@ THIRD_PARTY = {
 }
 ONLY_HERE = {
     "cvxpy": {"lpm/conic.py"},
-    "flint": {"lpm/rigorous.py"},
+    "flint": {"lpm/enclosure.py"},
     "matplotlib": {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "analysis" / "figures").glob("*.py")
     },

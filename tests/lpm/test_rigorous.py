@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from strategies import etf_problems, general_problems, random_feasible, seeds
 
 import lpm
-from lpm import rigorous
-from lpm.rigorous import Enclosure, enclose_fixed_head, enclose_free_head
+from lpm import enclosure as balls
+from lpm import rigorous_free
+from lpm.enclosure import Enclosure
+from lpm.rigorous_fixed import enclose_fixed_head
+from lpm.rigorous_free import enclose_free_head
 
 flint = pytest.importorskip("flint")
 
@@ -256,7 +259,7 @@ def test_step_imbalance_at_60_digits_is_enclosed(majority, minority, ratio) -> N
     """Below R1, where all four scalars are positive; the reduction shares nothing with A Bᵀ."""
     counts = [ratio] * majority + [1] * minority
     enclosure = enclose_free_head(counts, 5.0, 1.0)
-    z = rigorous._FreeHead(flint, counts, 5.0, 1.0)._search()
+    z = rigorous_free._FreeHead(flint, counts, 5.0, 1.0)._search()
     core = z[0, 0] - z[0, 1], z[-1, -1] - z[-1, -2]
     scale = math.sqrt(majority * minority / (majority + minority))
     x = math.sqrt(majority) * scale * (z[0].mean() - z[0, -1])
@@ -339,12 +342,12 @@ def test_poor_logits_are_wide_and_refinement_mends_them() -> None:
 
 def test_good_float64_logits_need_no_refinement() -> None:
     """A solver's own answer is certified to 1e-12 as it is."""
-    model = rigorous._FreeHead(flint, [5, 3, 1, 1], 5.0, 1.0)
+    model = rigorous_free._FreeHead(flint, [5, 3, 1, 1], 5.0, 1.0)
     with flint.ctx.workprec(192):
         left, values, right = np.linalg.svd(model._search())
         factors = left * np.sqrt(values), right.T * np.sqrt(values)
         a, b = model._newton(*(flint.arb_mat(x.tolist()) for x in factors))
-        logits = rigorous._floats(a) @ rigorous._floats(b).T
+        logits = balls.floats(a) @ balls.floats(b).T
     enclosure = enclose_free_head([5, 3, 1, 1], 5.0, 1.0, logits, refine=False)
     assert 0 < enclosure.width <= 1e-14
 
@@ -381,7 +384,7 @@ mantissas = st.one_of(
 def test_float_ends_are_the_nearest_outside(mantissa, exponent) -> None:
     with flint.ctx.workprec(400):
         exact = flint.arb((mantissa, exponent))
-        below = rigorous._float_down(exact)
+        below = balls._float_down(exact)
     value = Fraction(mantissa) * Fraction(2) ** exponent
     assert below == -math.inf or Fraction(below) <= value
     above = math.nextafter(below, math.inf)
@@ -392,7 +395,7 @@ def test_float_ends_are_the_nearest_outside(mantissa, exponent) -> None:
 def test_decimal_ends_are_outside_and_close(mantissa, exponent) -> None:
     with flint.ctx.workprec(400):
         exact = flint.arb((mantissa, exponent))
-        lower, upper = (rigorous._text(exact, mode) for mode in ("ROUND_FLOOR", "ROUND_CEILING"))
+        lower, upper = (balls._text(exact, mode) for mode in ("ROUND_FLOOR", "ROUND_CEILING"))
     value = Fraction(mantissa) * Fraction(2) ** exponent
     assert Fraction(lower) <= value <= Fraction(upper)
     assert Fraction(upper) - Fraction(lower) <= abs(value) * Fraction(1, 10**38)
@@ -405,7 +408,7 @@ def test_decimal_ends_beyond_the_exact_range(mantissa, exponent) -> None:
     with flint.ctx.workprec(400):
         exact = flint.arb((mantissa, exponent))
         lower, upper = (
-            Decimal(rigorous._text(exact, mode)) for mode in ("ROUND_FLOOR", "ROUND_CEILING")
+            Decimal(balls._text(exact, mode)) for mode in ("ROUND_FLOOR", "ROUND_CEILING")
         )
     log10 = math.log10(abs(mantissa)) + exponent * math.log10(2)
     small, large = sorted((lower.copy_abs(), upper.copy_abs()))
@@ -420,15 +423,15 @@ def test_positive_definite_is_proved_only_if_true(seed, size) -> None:
     norm = float(np.linalg.norm(g, 2))
     with flint.ctx.workprec(128):
         square = flint.arb_mat((g.T @ g).tolist())
-        assert rigorous._positive_definite(square, flint.arb(norm * (1 + 1e-9)) ** 2)
-        assert not rigorous._positive_definite(square, flint.arb(norm * (1 - 1e-9)) ** 2)
+        assert rigorous_free._positive_definite(square, flint.arb(norm * (1 + 1e-9)) ** 2)
+        assert not rigorous_free._positive_definite(square, flint.arb(norm * (1 - 1e-9)) ** 2)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, 1e-3, 1e-30, 0.0, -1.0])
 def test_spectral_bound_holds_for_any_guess(factor) -> None:
     g = np.random.default_rng(3).standard_normal((5, 5))
     norm = float(np.linalg.norm(g, 2))
-    model = rigorous._FreeHead(flint, [1] * 5, 1.0, 1.0)
+    model = rigorous_free._FreeHead(flint, [1] * 5, 1.0, 1.0)
     with flint.ctx.workprec(192):
         bound = model._spectral_bound(flint.arb_mat(g.tolist()), flint.arb(factor * norm))
     assert norm * (1 - 1e-14) <= float(bound) <= np.linalg.norm(g) * (1 + 1e-14)
@@ -436,7 +439,7 @@ def test_spectral_bound_holds_for_any_guess(factor) -> None:
 
 def test_balls_that_are_not_finite_bound_nothing() -> None:
     lost = flint.arb("nan")
-    enclosure = rigorous._enclosure(rigorous._lower(lost), rigorous._upper(lost), 64)
+    enclosure = balls.as_enclosure(balls.lower_end(lost), balls.upper_end(lost), 64)
     assert (enclosure.lower, enclosure.upper, enclosure.width) == (-math.inf, math.inf, math.inf)
     assert (enclosure.lower_text, enclosure.upper_text) == ("-Infinity", "Infinity")
 
