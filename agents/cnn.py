@@ -18,7 +18,8 @@ def has_native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware (otherwise it is emulated, slower)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
+    ask = getattr(torch.cpu, "get_capabilities", None)  # of newer versions of PyTorch
+    capabilities = {} if ask is None else ask()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

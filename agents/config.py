@@ -137,7 +137,8 @@ class TrainConfig:
     """``"default"``: PyTorch's uniform. ``"orthogonal"``: gain √2, learned head 0.01, value 1."""
     match_entropy: ProperFraction | None = None
     """Scale every head at the start until the policy's mean entropy on first observations is this
-    fraction of log K, so that heads explore alike; None leaves them alone."""
+    fraction of log K, so that heads explore alike; None leaves them alone. A frozen head's E_W is
+    then what the scale makes of it, member by member, and no longer its ``energy``."""
     num_envs: Count = 8
     """Environments a member."""
     steps: Count = 100_000

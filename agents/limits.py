@@ -103,7 +103,7 @@ def _words(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(_words, inner))
     if origin is tuple:
-        return f"a tuple, each item {_words(inner[0])}"
+        return f"a tuple, written (x,) or (x, y), each item {_words(inner[0])}"
     return _NAMES.get(kind) or str(kind.__name__)
 
 

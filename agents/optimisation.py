@@ -84,17 +84,23 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
 
 def permutations(
-    rngs: Sequence[np.random.Generator], samples: int, minibatches: int
-) -> list[Tensor]:
-    """One pass over the samples of every member in random order.
+    rngs: Sequence[np.random.Generator],
+    samples: int,
+    minibatches: int,
+    passes: int = 1,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, ...]:
+    """Passes over the samples of every member, each in a random order of its own.
 
     Returns
     -------
-    ``minibatches`` index tensors (P, samples // minibatches or one more); every sample is in
-    exactly one.
+    For each pass ``minibatches`` index tensors (P, samples // minibatches or one more) on
+    ``device``; every sample is in exactly one.
     """
-    order = np.stack([rng.permutation(samples) for rng in rngs])
-    return [torch.from_numpy(part) for part in np.array_split(order, minibatches, axis=1)]
+    orders = [np.stack([rng.permutation(samples) for rng in rngs]) for _ in range(passes)]
+    sizes = [len(part) for part in np.array_split(np.arange(samples), minibatches)]
+    # One copy: the host waits for the device at each.
+    return torch.from_numpy(np.concatenate(orders, axis=1)).to(device).split(sizes * passes, dim=1)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

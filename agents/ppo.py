@@ -108,11 +108,9 @@ class PPOLearner:
         set_learning_rate(self._optimizer, self._schedule.at(progress))
         rollout = collector.collect(self.config.rollout_steps)
         batch = Samples.of(rollout, self.config.discount, self.config.trace)
-        device, count = batch.actions.device, batch.actions.shape[1]
-        metrics = []
-        for _ in range(self.config.passes):
-            for index in permutations(self.rngs, count, self.config.minibatches):
-                metrics.append(self._step(batch.take(index.to(device))))
+        config, (_, count), device = self.config, batch.actions.shape, batch.actions.device
+        order = permutations(self.rngs, count, config.minibatches, config.passes, device)
+        metrics = [self._step(batch.take(index)) for index in order]
         return Iteration(
             rollout.actions[0].numel(),
             {name: torch.stack([m[name] for m in metrics]).mean(0) for name in metrics[0]},

@@ -160,7 +160,7 @@ def preset(
             # Found on Pong: 4 passes at 5e-4 with the clip of images learn several times slower,
             # and a rate that is not annealed loses again what it has learned.
             chosen = PPO(passes=6, minibatches=8, learning_rate=1e-3, entropy_coefficient=0.003)
-            overrides |= {"num_envs": 16, "steps": 2_000_000}
+            overrides |= {"num_envs": 16, "steps": 1_500_000}
     else:
         overrides |= {"network": "cnn", "hidden": (512,), "critic": "shared"}
     if env_id in ATARI:

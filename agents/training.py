@@ -7,6 +7,7 @@ there has no environment to save, and an interrupted run gives the same rows as 
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,13 +198,16 @@ class Trainer:
             self._evaluator.close()
 
     def _environments(self, count: int, evaluation: bool = False) -> Environments:
-        # Emulators give the same frames whatever the number of threads.
+        # Emulators give the same frames whatever the number of threads. Beside a GPU nothing else
+        # uses the cores; on a CPU they share PyTorch's.
+        cores = (os.cpu_count() or 1) // self.config.population
+        threads = torch.get_num_threads() if self.device.type == "cpu" else max(1, cores)
         return make_environments(
             self.config.env,
             self.config.population,
             count,
             evaluation=evaluation,
-            threads=torch.get_num_threads(),
+            threads=threads,
         )
 
     # --- initial entropy -----------------------------------------------------------------------

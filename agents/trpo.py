@@ -214,18 +214,18 @@ class TRPOLearner:
             with torch.no_grad():
                 features = self.policy.backbone(batch.observations)
         measured = []
-        for _ in range(self.config.value_passes):
-            count = batch.actions.shape[1]
-            for part in permutations(self.rngs, count, self.config.minibatches):
-                index = part.to(batch.actions.device)
-                seen = take(batch.observations, index)
-                # A critic with a backbone of its own does not look at the features.
-                value = critic(seen, seen if features is None else take(features, index))
-                loss = losses.value_loss(value, take(batch.returns, index))
-                self._optimizer.zero_grad()
-                torch.autograd.backward(loss.sum())
-                self._optimizer.step()
-                measured.append(loss.detach())
+        config, (_, count), device = self.config, batch.actions.shape, batch.actions.device
+        for index in permutations(
+            self.rngs, count, config.minibatches, config.value_passes, device
+        ):
+            seen = take(batch.observations, index)
+            # A critic with a backbone of its own does not look at the features.
+            value = critic(seen, seen if features is None else take(features, index))
+            loss = losses.value_loss(value, take(batch.returns, index))
+            self._optimizer.zero_grad()
+            torch.autograd.backward(loss.sum())
+            self._optimizer.step()
+            measured.append(loss.detach())
         return torch.stack(measured).mean(0)
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ COLUMNS: dict[str, str] = {
     "network": "mlp or cnn",
     "head": "linear, etf, orthogonal or gaussian",
     "head_bias": "whether the head has a bias",
-    "head_energy": "E_W of a frozen head, NaN for a learned one",
+    "head_energy": "E_W of a frozen head; NaN for a learned one and where entropies are matched",
     "feature": "rectified or linear",
     "feature_energy": "E_H that bounds ‖h‖², NaN without a bound",
     "hidden": "widths of the hidden layers, such as 64+64; the last is the feature's",
@@ -191,6 +191,8 @@ def _row(
         or any(row["reached_target"] for row in earlier[member :: config.population])
     )
     energy = config.feature_energy
+    # Matched entropies leave no head the energy it was given.
+    scaled = own_head.kind != "linear" and config.match_entropy is None
     return {
         "algorithm": config.algorithm.name,
         "env": config.env.id,
@@ -199,7 +201,7 @@ def _row(
         "network": config.network,
         "head": own_head.kind,
         "head_bias": own_head.bias,
-        "head_energy": float("nan") if own_head.kind == "linear" else own_head.energy,
+        "head_energy": own_head.energy if scaled else float("nan"),
         "feature": config.feature,
         "feature_energy": float("nan") if energy is None else energy,
         "hidden": "+".join(map(str, config.hidden)),

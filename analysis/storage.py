@@ -97,7 +97,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def require_writable(directory: Path) -> None:
@@ -198,7 +198,8 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _cannot_write(path: Path, error: OSError) -> RunFolderError:
+def cannot_write(path: Path, error: OSError) -> RunFolderError:
+    """Say what could not be written, why, and what to do."""
     remedy = _REMEDIES.get(error.errno or 0, "choose another --out")
     return RunFolderError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
@@ -344,7 +345,7 @@ class RunFolder:
                 "again to resume"
             ) from error
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         try:
             self._remove_unfinished()
             sessions = [*read_sessions(self.path), environment()]

@@ -1,10 +1,13 @@
 """Scalars of a training run in TensorBoard's format."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agents.config import HeadConfig, TrainConfig
+from analysis.storage import cannot_write
 
 
 class TensorBoard:
@@ -21,9 +24,12 @@ class TensorBoard:
     ------
     ImportError
         The package tensorboard is missing.
+    RunFolderError
+        Here and in every method: the disk is full or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
+        self._folder = folder
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
@@ -31,23 +37,40 @@ class TensorBoard:
                 "TensorBoard logs need the package tensorboard: "
                 "pip install 'action-collapse[tensorboard]', or leave out --tensorboard"
             ) from error
-        self._writers = [
-            SummaryWriter(str(folder / f"{_label(head)}-{seed}")) for head, seed in config.members
-        ]
+        with self._writing():
+            # What an interrupted session logged may lack an epoch or have one that is trained
+            # again: the run's rows are logged from their beginning.
+            if folder.exists():
+                shutil.rmtree(folder)
+            self._writers = [
+                SummaryWriter(str(folder / f"{_label(head)}-{seed}"))
+                for head, seed in config.members
+            ]
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Log one epoch: a row for each member, in their order."""
-        for writer, row in zip(self._writers, rows, strict=True):
-            for name, value in row.items():
-                if isinstance(value, int | float) and name not in ("seed", "epoch", "steps"):
-                    group = name.split("_")[0]
-                    writer.add_scalar(f"{group}/{name}", value, row["steps"])
-            writer.flush()
+        """Log epochs: for each a row of every member, in their order."""
+        with self._writing():
+            for i, row in enumerate(rows):
+                writer = self._writers[i % len(self._writers)]
+                for name, value in row.items():
+                    if isinstance(value, int | float) and name not in ("seed", "epoch", "steps"):
+                        group = name.split("_")[0]
+                        writer.add_scalar(f"{group}/{name}", value, row["steps"])
+            for writer in self._writers:
+                writer.flush()
 
     def close(self) -> None:
         """Flush and close every log."""
-        for writer in self._writers:
-            writer.close()
+        with self._writing():
+            for writer in self._writers:
+                writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self._folder, error) from error
 
 
 def _label(head: HeadConfig) -> str:

@@ -199,7 +199,7 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
         present = ", ".join(map(str, stored_epochs(path))) or "none"
         raise RunFolderError(
             f"{path} has no snapshot of epoch {epoch} (stored: {present}): train with "
-            f"--set snapshot_epochs=({epoch},)"
+            f"--set 'snapshot_epochs=({epoch},)'"
         )
     stored = load_tensors(file, _TRAIN_AGAIN)
     try:

@@ -113,8 +113,8 @@ def _train(
         advance(trainer.steps)
     else:
         rows = _measure(trainer, folder, None, [])
-        if log is not None:
-            log.add(rows)
+    if log is not None:
+        log.add(rows)
     while not trainer.done:
         epoch = trainer.train_epoch(advance)
         new = _measure(trainer, folder, epoch, rows)
@@ -125,7 +125,6 @@ def _train(
             "rows": rows,
         }
         folder.save_checkpoint(_CHECKPOINT, state)
-        # After the checkpoint: a run that is killed in between logs no epoch twice.
         if log is not None:
             log.add(new)
     return rows

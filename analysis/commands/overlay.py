@@ -217,8 +217,8 @@ def _read_training(path: Path, epoch: int | None) -> _Source:
         epochs = stored_epochs(path)
         if not epochs:
             raise RunFolderError(
-                f"{path} has no snapshots: train with --set snapshot_epochs=({config.epochs},) to "
-                "keep features of the last epoch"
+                f"{path} has no snapshots: train with --set 'snapshot_epochs=({config.epochs},)' "
+                "to keep features of the last epoch"
             )
         epoch = epochs[-1]
     snapshots = read_snapshots(path, epoch)

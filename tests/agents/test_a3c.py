@@ -197,7 +197,7 @@ from agents.a3c import A3C
 from agents.training import Trainer
 
 if __name__ == "__main__":
-    config = TrainConfig(algorithm=A3C(workers=3), num_envs=1, steps=10**9, epoch_steps=200)
+    config = TrainConfig(algorithm=A3C(workers=4), num_envs=1, steps=10**9, epoch_steps=200)
     run = Trainer(config, "cpu")
     run.train_epoch()
     print(*[process.pid for process, _ in run._learner._workers], flush=True)
@@ -226,7 +226,7 @@ def test_no_process_is_left_when_the_parent_is_killed(tmp_path) -> None:
     ) as parent:
         assert parent.stdout is not None
         workers = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(workers) == 3
+        assert len(workers) == 4
         assert all(map(alive, workers))
         parent.kill()
     deadline = time.monotonic() + 60

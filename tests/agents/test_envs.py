@@ -83,6 +83,18 @@ def test_a_member_is_a_function_of_its_own_seed_and_actions(config: EnvConfig) -
     assert not np.array_equal(first[0, 0], first[0, 1]), "two environments of a member are copies"
 
 
+@pytest.mark.parametrize("config", EVERY, ids=name)
+def test_a_seeded_reset_forgets_what_was_played(config: EnvConfig) -> None:
+    """What a resumed run rests on: its environments are new, the others' were used."""
+    used, fresh = make_environments(config, 1, 2), make_environments(config, 1, 2)
+    steps = 4 if config.id == "CarRacing-v3" else 40
+    play(used, [7], random_actions(used, steps))
+    actions = random_actions(used, steps, seed=1)
+    assert_same(play(used, [8], actions), play(fresh, [8], actions))
+    used.close()
+    fresh.close()
+
+
 @pytest.mark.parametrize(
     ("config", "stock", "steps"),
     [

@@ -121,6 +121,15 @@ def test_a_pass_meets_every_sample_once(samples, minibatches) -> None:
     assert torch.equal(order.sort(dim=1).values, torch.arange(samples).expand(3, -1))
 
 
+def test_every_pass_has_an_order_of_its_own() -> None:
+    together = permutations(rngs(2), 13, 4, passes=3)
+    one_by_one = rngs(2)
+    alone = [part for _ in range(3) for part in permutations(one_by_one, 13, 4)]
+    assert len(together) == len(alone)
+    assert all(map(torch.equal, together, alone))
+    assert not torch.equal(torch.cat(together[:4], dim=1), torch.cat(together[4:8], dim=1))
+
+
 def test_the_order_is_the_members_own() -> None:
     together = torch.cat(permutations(rngs(3), 20, 4), dim=1)
     alone = torch.cat(permutations(rngs(3)[2:], 20, 4), dim=1)

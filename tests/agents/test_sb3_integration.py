@@ -197,12 +197,13 @@ def test_linear_features_of_images_need_a_layer() -> None:
     assert capture_features(model, x).features.min() < 0
 
 
-def test_zip_keeps_the_head_and_not_just_its_seed(tmp_path) -> None:
-    model = build(TRPO, head="gaussian", head_energy=2.0, feature="linear", feature_energy=3.0)
+@pytest.mark.parametrize("algorithm", [PPO, A2C, TRPO])
+def test_zip_keeps_the_head_and_not_just_its_seed(tmp_path, algorithm) -> None:
+    model = build(algorithm, head="gaussian", head_energy=2.0, feature="linear", feature_energy=3.0)
     model.learn(64)
     model.policy.action_net.weight += 1  # the zip must hold W, not only what draws it
     model.save(tmp_path / "model.zip")
-    loaded = TRPO.load(tmp_path / "model.zip", device="cpu", env=model.get_env())
+    loaded = algorithm.load(tmp_path / "model.zip", device="cpu", env=model.get_env())
     for ours, theirs in zip(
         capture_features(model, states()), capture_features(loaded, states()), strict=True
     ):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +95,7 @@ def test_snapshots_are_read_back_for_probing(finished: storage.RunFolder) -> Non
     rows = rows[rows["epoch"] == 3]
     for snapshot, expected in zip(snapshots, rows["head_max_angle"], strict=True):
         assert snapshot_metrics(snapshot).head_max_angle == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(RunFolderError, match=r"no snapshot of epoch 2 \(stored: 0, 3\).*set snap"):
+    with pytest.raises(RunFolderError, match=r"no snapshot of epoch 2 \(stored: 0, 3\).*set 'snap"):
         read_snapshots(finished.path, 2)
 
 
@@ -264,6 +266,7 @@ KILLED = {
 SCRIPT = """
 import sys, torch
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {tests!r})
 from test_training_runs import KILLED
 from analysis.training import train
@@ -382,14 +385,68 @@ def test_a_missing_extra_names_itself(tmp_path: Path, monkeypatch: pytest.Monkey
         train(config, tmp_path, device="cpu")
 
 
-def test_tensorboard_logs_the_same_numbers(tmp_path: Path) -> None:
+LOGGED = replace(CONFIG, heads=(HeadConfig(),), seeds=(0,), snapshot_epochs=())
+
+
+def assert_logged(folder: storage.RunFolder) -> None:
+    """The run's returns are in its log, every epoch once."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = replace(CONFIG, heads=(HeadConfig(),), seeds=(0,), snapshot_epochs=())
-    folder = train(config, tmp_path, device="cpu", tensorboard=True)
     events = EventAccumulator(str(folder.path / "tensorboard" / "linear-0"))
     events.Reload()
     logged = events.Scalars("eval/eval_return")
     rows = folder.read_rows("epochs")
     assert [event.step for event in logged] == list(rows["steps"])
     np.testing.assert_allclose([event.value for event in logged], rows["eval_return"], rtol=1e-6)
+
+
+def test_tensorboard_logs_the_same_numbers(tmp_path: Path) -> None:
+    assert_logged(train(LOGGED, tmp_path, device="cpu", tensorboard=True))
+
+
+@pytest.mark.parametrize("moment", ["measured", "saved", "logged"])
+def test_tensorboard_has_every_epoch_once_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Stopped after the second epoch was evaluated, after its checkpoint, or after its log."""
+    place = {
+        "measured": "analysis.training._measure",
+        "saved": "analysis.storage.RunFolder.save_checkpoint",
+        "logged": "analysis.training.TensorBoard.add",
+    }[moment]
+    calls = 0
+
+    def stopping(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = original(*arguments)
+        if calls == 2:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        owner, name = place.rsplit(".", 1)
+        original = pkgutil.resolve_name(owner).__dict__[name]
+        patch.setattr(place, stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(LOGGED, tmp_path, device="cpu", tensorboard=True)
+    assert_logged(train(LOGGED, tmp_path, device="cpu", tensorboard=True))
+
+
+def test_a_log_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.writer.SummaryWriter.flush", full)
+    with pytest.raises(RunFolderError, match=r"tensorboard: No space left.*free some space"):
+        train(LOGGED, tmp_path, device="cpu", tensorboard=True)
+
+
+def test_matched_entropies_leave_no_head_its_energy(tmp_path: Path) -> None:
+    config = replace(LOGGED, heads=(HeadConfig("etf", energy=2.0),), steps=CONFIG.epoch_steps)
+    plain = train(config, tmp_path, device="cpu").read_rows("epochs")
+    matched = train(replace(config, match_entropy=0.9), tmp_path, device="cpu").read_rows("epochs")
+    assert (plain["head_energy"] == 2.0).all()
+    assert matched["head_energy"].isna().all()

@@ -4,6 +4,8 @@ from mutant import Mutant
 
 _HEADS = "tests/agents/test_heads.py::"
 _LOSSES = "tests/agents/test_losses.py::"
+_PPO = "tests/agents/test_ppo.py::"
+_TRPO = "tests/agents/test_trpo.py::"
 
 AGENTS = (
     Mutant(
@@ -82,5 +84,76 @@ AGENTS = (
         "-(advantages.detach() * log_probs.exp()).mean(-1)",
         f"{_LOSSES}test_reinforce_is_unbiased_for_the_all_action_gradient",
         "π in place of log π: actions are weighed by their probability twice",
+    ),
+    Mutant(
+        "agents/losses.py",
+        "discount * np.where(terminated, 0.0, v_next)",
+        "discount * np.where(terminated | truncated, 0.0, v_next)",
+        "tests/agents/test_deep_losses.py::test_a_time_limit_is_bootstrapped_and_an_end_is_not",
+        "a time limit is an end",
+    ),
+    Mutant(
+        "agents/collect.py",
+        "            following[:, t][cut] = value[cut]\n",
+        "",
+        "tests/agents/test_collect.py::test_what_follows_a_time_limit_is_the_final_observation",
+        "V of the next episode's first observation where a time limit cut",
+    ),
+    Mutant(
+        "agents/collect.py",
+        "        if self.clip_rewards:\n            rewards = np.sign(rewards)\n        # Actions",
+        "        # Actions",
+        "tests/agents/test_collect.py::test_rewards_are_clipped_for_the_learner_and_returns_are_not",
+        "rewards are never clipped",
+    ),
+    Mutant(
+        "agents/collect.py",
+        "            playing = playing & np.isnan(step.returns)\n",
+        "            playing = playing & ~(step.terminated | step.truncated)\n",
+        "tests/agents/test_collect.py::test_a_lost_life_ends_the_return_and_not_the_game",
+        "REINFORCE plays until the first lost life",
+    ),
+    Mutant(
+        "agents/ppo.py",
+        "            + config.value_coefficient * value_loss\n",
+        "            + 2 * config.value_coefficient * value_loss\n",
+        f"{_PPO}test_one_step_of_gradient_descent_is_that_of_the_loss_written_out",
+        "the value coefficient is that of the plain MSE",
+    ),
+    Mutant(
+        "agents/ppo.py",
+        "losses.standardise(batch.advantages) if config.standardise else batch.advantages",
+        "batch.advantages",
+        f"{_PPO}test_advantages_are_standardised_within_each_minibatch",
+        "advantages as they are",
+    ),
+    Mutant(
+        "agents/a2c.py",
+        "- entropy_coefficient * entropy",
+        "+ entropy_coefficient * entropy",
+        "tests/agents/test_a2c.py::test_one_iteration_is_one_step_on_n_step_returns",
+        "the entropy bonus is a penalty",
+    ),
+    Mutant(
+        "agents/trpo.py",
+        "~accepted & (kl <= config.max_kl) & (value > surrogate)",
+        "~accepted & (kl <= config.max_kl)",
+        f"{_TRPO}test_members_that_fail_the_line_search_keep_their_parameters_bit_for_bit",
+        "the line search looks at the divergence only",
+    ),
+    Mutant(
+        "agents/reinforce.py",
+        "(alive & ~self._cut(rollout))",
+        "alive",
+        "tests/agents/test_reinforce.py::test_one_pass_over_one_batch_is_one_adam_step_on_the_mean",
+        "samples that the time limit cuts short are learned from",
+    ),
+    Mutant(
+        "agents/member_adam.py",
+        "parameter.copy_(torch.where(chosen, moved, parameter))",
+        "parameter.copy_(moved)",
+        "tests/agents/test_optimisation.py::"
+        "test_a_member_that_sits_out_is_untouched_and_ends_where_it_would_alone",
+        "who sits a step out moves",
     ),
 )
