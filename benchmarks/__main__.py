@@ -11,7 +11,7 @@ from analysis import figures
 from analysis.storage import write_atomically
 from benchmarks.harness import store
 
-NAMES = ("ball", "population", "free_head", "metrics", "agents", "trpo", "learning_curves")
+NAMES = ("ball", "population", "free_head", "metrics", "agents", "trpo", "learning_curves", "gpu")
 FIGURES = {
     "free_head": figures.figure_free_head_benchmark,
     "learning_curves": figures.figure_learning_curves,
@@ -24,7 +24,8 @@ def main(names: tuple[str, ...]) -> None:
         sys.exit(f"unknown benchmarks {sorted(unknown)}: choose from {', '.join(NAMES)}")
     torch.set_num_threads(1)
     with threadpoolctl.threadpool_limits(1):
-        for name in names or NAMES:
+        possible = [name for name in NAMES if name != "gpu" or torch.cuda.is_available()]
+        for name in names or possible:
             print(f"{name} …", flush=True)
             path = store(name, importlib.import_module(f"benchmarks.{name}").run())
             print(f"{name}: {path}")

@@ -41,7 +41,7 @@ def run() -> dict[str, Any]:
             torch.set_num_threads(count)
             result[f"cartpole_20_seeds_{count}_threads"] = _cartpole()
         for precision in ("bf16", "float32"):
-            result[f"pong_{precision}_2_threads"] = _pong(precision)
+            result[f"pong_{precision}_2_threads"] = pong(precision)
         result["pong_split"] = _split()
     finally:
         torch.set_num_threads(threads)
@@ -78,10 +78,10 @@ def _cartpole() -> dict[str, Any]:
                 device="cpu",
             ).learn(CARTPOLE_STEPS)
 
-    return {"steps_a_seed": CARTPOLE_STEPS, **interleaved(ours, theirs, rounds=2)}
+    return {"steps_a_seed": CARTPOLE_STEPS, **interleaved(ours, theirs, rounds=5)}
 
 
-def _pong_trainer(precision: Precision) -> Trainer:
+def _pong_trainer(precision: Precision, device: str = "cpu", num_envs: int = 8) -> Trainer:
     config = TrainConfig(
         env=EnvConfig("Pong", "image"),
         algorithm=PONG,
@@ -91,47 +91,53 @@ def _pong_trainer(precision: Precision) -> Trainer:
         critic="shared",
         initialisation="orthogonal",
         precision=precision,
+        num_envs=num_envs,
         steps=10**9,
         epoch_steps=10**6,
     )
-    trainer = Trainer(config, "cpu")
+    trainer = Trainer(config, device)
     trainer._collector.restart([0])
     return trainer
 
 
-def _iterate(trainer: Trainer) -> None:
-    """Collect and learn `PONG_STEPS` steps within an epoch, as nearly all of training does."""
-    for _ in range(PONG_STEPS // (PONG.rollout_steps * trainer.config.num_envs)):
+def _iterate(trainer: Trainer, steps: int = PONG_STEPS) -> None:
+    """Collect and learn within an epoch, as nearly all of training does."""
+    for _ in range(steps // (PONG.rollout_steps * trainer.config.num_envs)):
         trainer._learner.iterate(trainer._collector, 0.0)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
-def _pong(precision: Precision) -> dict[str, Any]:
-    """PongNoFrameskip-v4, Nature CNN, 8 environments × 128 steps, 4 passes, minibatches of 256."""
-    trainer = _pong_trainer(precision)
+def pong(
+    precision: Precision, device: str = "cpu", num_envs: int = 8, steps: int = PONG_STEPS
+) -> dict[str, Any]:
+    """PongNoFrameskip-v4, Nature CNN, 128 steps an environment, 4 passes of 4 minibatches."""
+    trainer = _pong_trainer(precision, device, num_envs)
     peer = PeerPPO(
         "CnnPolicy",
-        VecFrameStack(make_atari_env("PongNoFrameskip-v4", 8, seed=0), 4),
+        VecFrameStack(make_atari_env("PongNoFrameskip-v4", num_envs, seed=0), 4),
         n_steps=PONG.rollout_steps,
-        batch_size=256,
+        batch_size=num_envs * PONG.rollout_steps // PONG.minibatches,
         n_epochs=PONG.passes,
         learning_rate=PONG.learning_rate,
         clip_range=PONG.clip,
         ent_coef=PONG.entropy_coefficient,
         vf_coef=PONG.value_coefficient / 2,
         seed=0,
-        device="cpu",
+        device=device,
     )
     timed = interleaved(
-        lambda: _iterate(trainer),
-        lambda: peer.learn(PONG_STEPS, reset_num_timesteps=False),
+        lambda: _iterate(trainer, steps),
+        lambda: peer.learn(steps, reset_num_timesteps=False),
         rounds=5,
     )
     trainer.close()
     return {
-        "steps": PONG_STEPS,
+        "steps": steps,
+        "environments": num_envs,
         **timed,
-        "ours_steps_per_s": PONG_STEPS / timed["ours_median_s"],
-        "peer_steps_per_s": PONG_STEPS / timed["peer_median_s"],
+        "ours_steps_per_s": steps / timed["ours_median_s"],
+        "peer_steps_per_s": steps / timed["peer_median_s"],
     }
 
 
