@@ -82,13 +82,17 @@ def figure_learning_curves(result: Mapping[str, Any]) -> Figure:
             own = result[name]
             panel.plot(steps, own["mean"], f"{marker}-", color=colour, label=label)
             panel.fill_between(steps, own["low"], own["high"], color=colour, alpha=0.2, lw=0)
+        ends = result["difference"]
+        agreeing = sum(a <= 0 <= b for a, b in zip(ends["low"], ends["high"], strict=True))
         panel.set_xlabel("agent steps a seed (thousands)")
         panel.set_ylabel("return of evaluation episodes")
         panel.set_ylim(0, 510)
         panel.legend(loc="lower right")
         caption = (
             f"PPO on CartPole-v1, learned head with bias, {result['seeds']} seeds each, "
-            f"{result['evaluation']}. Mean over seeds; bands: {result['band']}."
+            f"{result['evaluation']}. Mean over seeds; bands: {result['band']}. The band of "
+            f"the difference ({result['difference_band']}) holds 0 at {agreeing} of {len(steps)} "
+            "points."
         )
         figure.text(0.02, 0.02, caption, fontsize=8.5, va="bottom", wrap=True)
     return figure
