@@ -22,6 +22,14 @@ CONFIG = TrainConfig(
     epoch_steps=256,
     eval_episodes=1,
 )
+PONG = replace(
+    CONFIG,
+    env=EnvConfig("Pong", "image"),
+    network="cnn",
+    hidden=(32,),
+    critic="shared",
+    precision="float32",
+)
 ALGORITHMS = (
     CONFIG.algorithm,
     A2C(rollout_steps=16, anneal=True),
@@ -54,16 +62,7 @@ def minibatch(config: TrainConfig, run: Trainer) -> Samples:
     [
         replace(CONFIG, heads=(HeadConfig(), HeadConfig("etf")), feature_energy=25.0),
         replace(CONFIG, algorithm=A2C(rollout_steps=16)),
-        TrainConfig(
-            env=EnvConfig("Pong", "image"),
-            algorithm=CONFIG.algorithm,
-            heads=(HeadConfig("etf"),),
-            network="cnn",
-            hidden=(32,),
-            critic="shared",
-            precision="float32",
-            num_envs=2,
-        ),
+        PONG,
     ],
 )
 def test_compiled_losses_are_the_plain_ones(config) -> None:
@@ -86,22 +85,8 @@ def test_compiled_losses_are_the_plain_ones(config) -> None:
 ON_GPU = [
     *(replace(CONFIG, algorithm=algorithm) for algorithm in ALGORITHMS),
     replace(CONFIG, heads=(HeadConfig(), HeadConfig("etf")), seeds=(0, 1)),
-    *(
-        TrainConfig(
-            env=EnvConfig("Pong", "image"),
-            algorithm=CONFIG.algorithm,
-            heads=(HeadConfig("etf"),),
-            network="cnn",
-            hidden=(64,),
-            critic="shared",
-            precision=precision,
-            num_envs=4,
-            steps=512,
-            epoch_steps=256,
-            eval_episodes=1,
-        )
-        for precision in ("float32", "bf16")
-    ),
+    PONG,
+    replace(PONG, precision="bf16"),
 ]
 
 
