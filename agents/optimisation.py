@@ -100,7 +100,8 @@ def permutations(
     orders = [np.stack([rng.permutation(samples) for rng in rngs]) for _ in range(passes)]
     sizes = [len(part) for part in np.array_split(np.arange(samples), minibatches)]
     # One copy: the host waits for the device at each.
-    return torch.from_numpy(np.concatenate(orders, axis=1)).to(device).split(sizes * passes, dim=1)
+    order = torch.from_numpy(np.concatenate(orders, axis=1)).to(device)
+    return torch.split(order, sizes * passes, dim=1)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
