@@ -1,7 +1,8 @@
 """`probe`: collapse metrics of a trained policy on the states that it visits."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -39,6 +40,15 @@ from gridworld import ideal_cliff_walking
 
 _VISITS = {"states": 10_000, "snapshot": 2000, "seed": 0}
 """What visiting states takes, and how much of it unless said otherwise."""
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """A member that `probe` refused, beside others that it took."""
+
+    labels: str
+    why: str
+    snapshot: ClassVar[None] = None
 
 
 @dataclass(frozen=True)
@@ -118,9 +128,11 @@ class Probe:
                 raise UsageError(f"--{name} must be >= 0, got {visits[name]}")
         return visits
 
-    def _probe(self, trained: Trained, states: int, snapshot: int, seed: int) -> list[ProbeResult]:
+    def _probe(
+        self, trained: Trained, states: int, snapshot: int, seed: int
+    ) -> list[ProbeResult | Unmeasured]:
         config, policy = trained.config, trained.policy
-        results = []
+        results: list[ProbeResult | Unmeasured] = []
         with progress_bars() as progress:
             task = progress.add_task("states", total=states * config.population)
             for member, (head, own_seed) in enumerate(config.members):
@@ -134,7 +146,7 @@ class Probe:
                 tags = {"head_kind": head.kind, "seed": own_seed, "labelled": self.labels}
                 optimal = self.labels == "optimal"
                 try:
-                    result = probe(
+                    result: ProbeResult | Unmeasured = probe(
                         policy,
                         observations(),
                         labels=self.labels,
@@ -146,15 +158,19 @@ class Probe:
                         tags=tags,
                     )
                 except ValueError as error:  # weights that are not finite, above all
-                    raise RunFolderError(
-                        f"{head.kind} {own_seed} cannot be measured ({cause(error)})"
-                    ) from error
+                    result = Unmeasured(self.labels, cause(error))
                 results.append(result)
+        refused = [result for result in results if isinstance(result, Unmeasured)]
+        if len(refused) == len(results):
+            raise RunFolderError(f"no member of this run can be measured ({refused[0].why})")
         return results
 
 
 def _store(
-    folder: RunFolder, config: TrainConfig, when: dict[str, int], results: list[ProbeResult]
+    folder: RunFolder,
+    config: TrainConfig,
+    when: dict[str, int],
+    results: Sequence[ProbeResult | Unmeasured],
 ) -> None:
     with folder.session():
         if folder.has_rows("probe"):  # another process was faster
@@ -174,20 +190,26 @@ def _store(
                         "tags": dict(taken.tags),
                     },
                 )
+        names = next(list(r.as_row()) for r in results if isinstance(r, ProbeResult))
         rows = [
-            {
-                "member": member,
-                "head": head.kind,
-                "seed": seed,
-                **when,
-                **result.as_row(),
-                "reasons": json.dumps({**result.collapse.reasons, **result.reasons}),
-            }
+            {"member": member, "head": head.kind, "seed": seed, **when, **_row(result, names)}
             for member, ((head, seed), result) in enumerate(
                 zip(config.members, results, strict=True)
             )
         ]
         folder.write_rows("probe", pd.DataFrame(rows))
+
+
+def _row(result: ProbeResult | Unmeasured, names: list[str]) -> dict[str, float | str]:
+    if isinstance(result, ProbeResult):
+        reasons = {**result.collapse.reasons, **result.reasons}
+        return {**result.as_row(), "reasons": json.dumps(reasons)}
+    reasons = {name: result.why for name in names if name != "labels"}
+    return {
+        **dict.fromkeys(reasons, math.nan),
+        "labels": result.labels,
+        "reasons": json.dumps(reasons),
+    }
 
 
 def _digest(snapshots: list[Snapshot]) -> str:
@@ -241,9 +263,11 @@ def _reasons(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Why a number in the table is NaN, one line a metric and reason."""
     members: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        for name, reason in json.loads(row["reasons"]).items():
-            if name in _SHOWN:
-                members.setdefault((name, reason), []).append(_name(row))
+        reasons = {k: v for k, v in json.loads(row["reasons"]).items() if k in _SHOWN}
+        if len(reasons) == len(_SHOWN):
+            reasons = {"everything": reasons[_SHOWN[0]]}
+        for name, reason in reasons.items():
+            members.setdefault((name, reason), []).append(_name(row))
     for (name, reason), of in members.items():
         whose = "" if len(of) == len(rows) else f" of {', '.join(of)}"
         yield f"{name}{whose} is nan: {reason}"

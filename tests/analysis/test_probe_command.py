@@ -224,7 +224,29 @@ def test_a_diverged_member_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     wild = replace(CONFIG, algorithm=replace(CONFIG.algorithm, learning_rate=1e30))
     run = train(wild, tmp_path / "runs", device="cpu")
     assert probe(tmp_path, run.path, "--states", 20) == 2
-    assert "linear 0 cannot be measured (ValueError: head holds NaN" in capsys.readouterr().err
+    assert (
+        "no member of this run can be measured (ValueError: head holds NaN"
+        in capsys.readouterr().err
+    )
+
+
+def test_one_diverged_member_leaves_the_others_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(replace(CONFIG, seeds=(0, 1)), tmp_path / "runs", device="cpu")
+    stored = load_tensors(run.path / "policy.pt", "")
+    for name, tensor in stored["policy"].items():
+        if name.startswith("backbone"):
+            tensor[0] = torch.nan
+    run.save_tensors("policy.pt", stored)
+    assert probe(tmp_path, run.path, "--states", 20, "--snapshot", 5) == 0
+    folder, rows = rows_in(tmp_path)
+    metrics = rows.set_index("member").select_dtypes("number").drop(columns=["seed", "steps"])
+    assert metrics.loc[0].isna().all()
+    assert metrics.loc[1:, "feature_norm"].notna().all()
+    assert set(json.loads(rows["reasons"][0])) == set(metrics.columns)
+    assert "everything of linear 0 is nan: ValueError: " in capsys.readouterr().out
+    assert [s.tags["seed"] for s in read_probed(folder)] == [1, 0, 1]
 
 
 def test_steps_of_a_policy_without_its_rows_are_those_of_its_checkpoint(
