@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import sys
+import tempfile
 
 import threadpoolctl
 import torch
@@ -23,7 +25,8 @@ def main(names: tuple[str, ...]) -> None:
     if unknown:
         sys.exit(f"unknown benchmarks {sorted(unknown)}: choose from {', '.join(NAMES)}")
     torch.set_num_threads(1)
-    with threadpoolctl.threadpool_limits(1):
+    with threadpoolctl.threadpool_limits(1), tempfile.TemporaryDirectory() as scratch:
+        os.environ["SB3_LOGDIR"] = scratch  # each of its runs leaves a folder
         possible = [name for name in NAMES if name != "gpu" or torch.cuda.is_available()]
         for name in names or possible:
             print(f"{name} …", flush=True)

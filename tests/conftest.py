@@ -4,6 +4,9 @@
 ``pytest -m theory --hypothesis-profile=thorough`` draws 10,000 examples a property.
 """
 
+import os
+
+import pytest
 import threadpoolctl
 import torch
 from hypothesis import HealthCheck, settings
@@ -21,3 +24,9 @@ settings.register_profile(
     "thorough", max_examples=10_000, deadline=None, suppress_health_check=_QUIET
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_litter(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every run of Stable-Baselines3 leaves a folder, in /tmp unless told otherwise."""
+    os.environ["SB3_LOGDIR"] = str(tmp_path_factory.mktemp("stable-baselines3"))
