@@ -18,13 +18,13 @@ from lpm.closed_form import log_multiplier_cross_entropy as log_multiplier_cross
 from lpm.closed_form import log_multiplier_exponential as log_multiplier_exponential
 from lpm.closed_form import optimal_log_odds as optimal_log_odds
 from lpm.enclosure import Enclosure as Enclosure
-from lpm.expected_return import ExpectedReturnOptimum as ExpectedReturnOptimum
 from lpm.expected_return import gradient_angle as gradient_angle
 from lpm.expected_return import large_rho_angle as large_rho_angle
-from lpm.expected_return import maximise_expected_return as maximise_expected_return
 from lpm.expected_return import small_rho_cosine as small_rho_cosine
 from lpm.expected_return import split_coefficients as split_coefficients
 from lpm.expected_return import tie_pitchfork_rho as tie_pitchfork_rho
+from lpm.expected_return_optimum import ExpectedReturnOptimum as ExpectedReturnOptimum
+from lpm.expected_return_optimum import maximise_expected_return as maximise_expected_return
 from lpm.frames import etf_defect as etf_defect
 from lpm.frames import gram as gram
 from lpm.frames import simplex_etf as simplex_etf

@@ -10,19 +10,24 @@ from hypothesis import given, settings
 from strategies import random_rotation, seeds
 
 import lpm
-from lpm import expected_return as er
+from lpm import expected_return_optimum as optimum
 from lpm.expected_return import (
-    Optimality,
+    angle,
     expected_return,
     gradient_angle,
     large_rho_angle,
-    maximise_expected_return,
     peeled_return,
     policy,
     small_rho_cosine,
     split_coefficients,
     tie_pitchfork_rho,
 )
+from lpm.expected_return_optimum import (
+    Optimality,
+    _log_shortfall_bound,
+    maximise_expected_return,
+)
+from lpm.log_ratio import LogRatio, conditions
 
 
 def rng(seed=0) -> np.random.Generator:
@@ -103,9 +108,7 @@ def test_log_shortfall_its_gradient_and_hessian(state, seed) -> None:
     random = rng(seed)
     coordinates = math.sqrt(energy) * head
     with np.errstate(divide="ignore"):
-        ratio = er._LogRatio(
-            coordinates, np.log(values.max() - values)[None], np.zeros((1, len(head)))
-        )
+        ratio = LogRatio(coordinates, np.log(values.max() - values)[None], np.zeros((1, len(head))))
     u = random.standard_normal((1, head.shape[1]))
     u /= 2 * np.linalg.norm(u)
     psi, q, p = ratio.value(u)
@@ -178,7 +181,7 @@ def test_bound_from_a_poor_candidate_stays_below_the_optimum(state, excess) -> N
     gaps = values.max() - values
     poor = min(best + excess, math.log(gaps.max()) - 1e-6)
     centred = math.sqrt(energy) * (head - head.mean(axis=0))
-    assert er._log_shortfall_bound(centred, gaps, poor) <= best + 1e-12
+    assert _log_shortfall_bound(centred, gaps, poor) <= best + 1e-12
 
 
 @pytest.mark.theory
@@ -312,7 +315,7 @@ def test_pitchfork_of_two_tied_actions(classes) -> None:
         result = solve(head, values, rho**2)
         assert result.optimality is not Optimality.UNFINISHED
         assert result.stats["ties"] == 2
-        return er._angle(result.features, middle)
+        return angle(result.features, middle)
 
     assert tilt(critical * 0.5) <= 1e-9
     assert tilt(critical * 0.999) <= 1e-6
@@ -335,8 +338,8 @@ def test_curvature_on_the_shared_direction_changes_sign(classes) -> None:
     for side, sign in ((-1e-6, 1), (1e-6, -1)):
         rho = tie_pitchfork_rho(classes) * (1 + side)
         with np.errstate(divide="ignore"):
-            ratio = er._LogRatio(rho * head, np.log(gaps)[None], np.zeros((1, classes)))
-        report = er._kkt(ratio, middle[None])
+            ratio = LogRatio(rho * head, np.log(gaps)[None], np.zeros((1, classes)))
+        report = conditions(ratio, middle[None])
         assert np.sign(report.curvature[0]) == sign
         assert abs(report.curvature[0]) <= 1e-4
 
@@ -348,7 +351,7 @@ def test_saddle_is_left_along_its_negative_curvature(monkeypatch) -> None:
         middle = ratio.coordinates[:2].sum(axis=0, keepdims=True)
         return middle / np.linalg.norm(middle)
 
-    monkeypatch.setattr(er, "_structured_starts", only_shared)
+    monkeypatch.setattr(optimum, "_structured_starts", only_shared)
     head = lpm.simplex_etf(4, 3)
     result = solve(head, [1, 1, 0, 0], 25.0, starts=0)
     assert result.curvature > 1e-3
