@@ -50,6 +50,7 @@ from lpm.free_head_penalised import solve_weight_decay as solve_weight_decay
 from lpm.free_head_transitions import minority_collapse_ratio as minority_collapse_ratio
 from lpm.free_head_transitions import minority_vanishing_ratio as minority_vanishing_ratio
 from lpm.free_head_transitions import vanishing_energy as vanishing_energy
+from lpm.negative_weight import critical_rho_negative_weight as critical_rho_negative_weight
 from lpm.orthant import largest_orthant_cosine as largest_orthant_cosine
 from lpm.problem import PeeledProblem as PeeledProblem
 from lpm.problem import log_softplus as log_softplus
@@ -59,7 +60,6 @@ from lpm.rigorous_fixed import enclose_fixed_head as enclose_fixed_head
 from lpm.rigorous_free import enclose_free_head as enclose_free_head
 from lpm.signed import SignedProblem as SignedProblem
 from lpm.signed import SignedSolution as SignedSolution
-from lpm.signed import critical_rho_negative_weight as critical_rho_negative_weight
 from lpm.signed import solve_signed as solve_signed
 from lpm.solution import Multipliers as Multipliers
 from lpm.solution import Solution as Solution

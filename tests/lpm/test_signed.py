@@ -14,16 +14,13 @@ from scipy.special import logsumexp
 from strategies import general_problems, random_feasible, random_rotation, seeds
 
 import lpm
-from lpm.signed import (
-    Kind,
-    SignedProblem,
-    _branch_and_bound,
-    _quadratic_bound,
+from lpm.negative_weight import (
     critical_rho_negative_weight,
     etf_largest_log_odds,
     negative_weight_transition,
-    solve_signed,
 )
+from lpm.signed import Kind, SignedProblem, solve_signed
+from lpm.signed_bound import _branch_and_bound, _quadratic_bound
 from lpm.sphere import PointKind, classify_on_sphere
 
 pytestmark = pytest.mark.theory

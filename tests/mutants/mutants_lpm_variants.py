@@ -139,28 +139,28 @@ _CONSTRAINTS = (
 
 _OBJECTIVES = (
     Mutant(
-        "lpm/signed.py",
+        "lpm/negative_weight.py",
         "slope = x / (1 + (k - 2) * (1 - x))",
         "slope = x / (1 + (k - 1) * (1 - x))",
         f"{_SIGNED}test_k_4_transition",
         "one competitor too many in L'",
     ),
     Mutant(
-        "lpm/signed.py",
+        "lpm/negative_weight.py",
         "return max(symmetric, leaning)",
         "return leaning",
         f"{_SIGNED}test_etf_optimum_against_branch_and_bound",
         "the leaning state from where it exists instead of from where it is best",
     ),
     Mutant(
-        "lpm/signed.py",
+        "lpm/negative_weight.py",
         "math.log1p((k - 2) * math.exp(-b * (k - 1) / (k - 2)))",
         "math.log1p(math.exp(-b * (k - 1) / (k - 2)))",
         f"{_SIGNED}test_one_leading_competitor_beats_every_other_split",
         "the K - 2 other competitors count as one",
     ),
     Mutant(
-        "lpm/signed.py",
+        "lpm/signed_bound.py",
         "rho = radius * math.sqrt(head_energy)",
         "rho = radius * head_energy",
         f"{_SIGNED}test_etf_is_solved_and_proven",
@@ -174,7 +174,7 @@ _OBJECTIVES = (
         "sign: the bound is on the wrong side",
     ),
     Mutant(
-        "lpm/signed.py",
+        "lpm/signed_bound.py",
         "np.linalg.eigh(0.5 * centred.T @ centred)",
         "np.linalg.eigh(0.2 * centred.T @ centred)",
         f"{_SIGNED}test_quadratic_majorant_bounds_f_everywhere",
