@@ -32,7 +32,8 @@ COLUMNS: dict[str, str] = {
     "epoch": "0 is the initialisation",
     "steps": "agent steps of the member so far; REINFORCE, which plays whole episodes, may be "
     "ahead by up to one collect, and then waits",
-    "train_return": "mean unclipped return of the full games that ended in the epoch, NaN if none",
+    "train_return": "mean unclipped return of the full games that ended in the epoch, NaN if none; "
+    "games that the epoch's end cut are missing, which are the long ones",
     "train_episodes": "how many did",
     "eval_return": "mean unclipped full-game return over the evaluation episodes",
     "eval_return_std": "their population standard deviation",
