@@ -1,6 +1,5 @@
 """CarRacing-v3 with discrete actions, drawn only when it is looked at."""
 
-import os
 import warnings
 from typing import Any
 
@@ -9,17 +8,18 @@ from numpy.typing import NDArray
 
 from agents.envs.base import Environments, Observations, Transition
 
-if not ({"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & set(os.environ)):
-    os.environ["SDL_VIDEODRIVER"] = "dummy"
 with warnings.catch_warnings():
     # SWIG's types in Box2D warn once, and the interpreter crashes if warnings are errors then.
     warnings.simplefilter("ignore", DeprecationWarning)
+    import pygame
     from gymnasium.envs.box2d import car_racing as stock
 
 FRAME_SKIP = 4
 TIME_LIMIT = 1000
 """Frames, as registered with Gymnasium."""
 IMAGE = 84
+CUT_OFF = stock.WINDOW_H * (stock.STATE_H - IMAGE) // stock.STATE_H
+"""Rows of the window: 12 of 96 of the picture."""
 
 
 class CarRacing(Environments):
@@ -84,8 +84,8 @@ class CarRacing(Environments):
 class _Game(stock.CarRacing):  # type: ignore[misc]
     """The stock game, which spends nearly all of its time on drawing.
 
-    Frames that are skipped are not drawn, nor is what lies outside of the picture, nor the
-    indicators, which are cut off. What remains is drawn by the stock code, so that a picture is
+    Frames that are skipped are not drawn, nor is what lies outside of the picture, nor what is cut
+    off: the indicators and the score. What remains is drawn by the stock code, so that a picture is
     that of the stock game pixel by pixel.
     """
 
@@ -100,6 +100,10 @@ class _Game(stock.CarRacing):  # type: ignore[misc]
             for x in tiles
             for y in tiles
         ]
+        self.surf = pygame.Surface((stock.WINDOW_W, stock.WINDOW_H))
+        # The stock game draws upside down: what is cut off below lies on top. A clip of the surface
+        # would round lines that cross it differently.
+        self._kept = pygame.Rect(0, CUT_OFF, stock.WINDOW_W, stock.WINDOW_H - CUT_OFF)
 
     def restart(self, seed: int | None = None) -> NDArray[np.uint8]:
         """Begin a race; its first picture, (84, 84)."""
@@ -128,17 +132,29 @@ class _Game(stock.CarRacing):  # type: ignore[misc]
         return made
 
     def _render(self, mode: str) -> Any:
-        return super()._render(mode) if self._drawn else None
-
-    def _render_indicators(self, width: int, height: int) -> None:
-        pass
+        """What the stock method returns as ``state_pixels``, without the rows that are cut off."""
+        if not self._drawn or "t" not in vars(self):  # the latter: before the first reset
+            return None
+        angle = -self.car.hull.angle
+        zoom = stock.SCALE * (0.1 * max(1 - self.t, 0) + stock.ZOOM * min(self.t, 1))
+        x, y = self.car.hull.position
+        scroll = pygame.math.Vector2((-x * zoom, -y * zoom)).rotate_rad(angle)
+        translation = (stock.WINDOW_W / 2 + scroll[0], stock.WINDOW_H / 4 + scroll[1])
+        self._render_road(zoom, translation, angle)
+        self.car.draw(self.surf, zoom, translation, angle, False)
+        upright = pygame.transform.flip(self.surf.subsurface(self._kept), False, True)
+        return self._create_image_array(upright, (stock.STATE_W, IMAGE))
 
     def _render_road(self, zoom: float, translation: tuple[float, float], angle: float) -> None:
         edge = stock.PLAYFIELD
-        field = [(edge, edge), (edge, -edge), (-edge, -edge), (-edge, edge)]
-        self._draw_colored_polygon(
-            self.surf, field, self.bg_color, zoom, translation, angle, clip=False
-        )
+        if self._reach(zoom, translation, angle) < edge:
+            self.surf.fill(self.bg_color)
+        else:
+            field = [(edge, edge), (edge, -edge), (-edge, -edge), (-edge, edge)]
+            self.surf.fill(0)
+            self._draw_colored_polygon(
+                self.surf, field, self.bg_color, zoom, translation, angle, clip=False
+            )
         for i in self._in_sight(zoom, translation, angle):
             if i < len(self._grass):
                 polygon, colour = self._grass[i], self.grass_color
@@ -147,18 +163,29 @@ class _Game(stock.CarRacing):  # type: ignore[misc]
                 colour = [int(c) for c in colour]
             self._draw_colored_polygon(self.surf, polygon, colour, zoom, translation, angle)
 
+    def _reach(self, zoom: float, translation: tuple[float, float], angle: float) -> float:
+        """Largest coordinate, in magnitude, of what the window shows; a pixel's margin."""
+        x, y = self.surf.get_size()
+        corners = np.array([(-1, -1), (-1, y + 1), (x + 1, -1), (x + 1, y + 1)]) - translation
+        return float(np.abs(corners @ _rotation(-angle)).max()) / zoom
+
     def _in_sight(self, zoom: float, translation: tuple[float, float], angle: float) -> list[int]:
         """Polygons that may touch the window; a pixel's margin makes up for rounding."""
-        cos, sin = np.cos(angle), np.sin(angle)
-        points = self._corners @ (zoom * np.array([[cos, sin], [-sin, cos]])) + translation
-        window = np.array([stock.WINDOW_W, stock.WINDOW_H])
-        seen = (points.max(axis=0) >= -1.0) & (points.min(axis=0) <= window + 1.0)
+        points = self._corners @ (zoom * _rotation(angle)) + translation
+        low, high = self._kept.topleft, self._kept.bottomright
+        seen = (points.max(axis=0) >= np.subtract(low, 1)) & (points.min(axis=0) <= np.add(high, 1))
         return np.flatnonzero(seen.all(axis=1)).tolist()
 
 
+def _rotation(angle: float) -> NDArray[np.float64]:
+    """Of row vectors, counter-clockwise; (2, 2)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
+
+
 def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Crop (96, 96, 3) to (84, 84) and convert."""
+    """Crop (84, 96, 3) to (84, 84) and convert."""
     margin = (stock.STATE_W - IMAGE) // 2
-    cropped = picture[:IMAGE, margin : margin + IMAGE].astype(np.float32)
+    cropped = picture[:, margin : margin + IMAGE].astype(np.float32)
     luma = cropped @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.rint(luma).astype(np.uint8)
