@@ -161,11 +161,8 @@ def hits(states: int, repetitions: int, *, turn: float, stretch: float) -> Count
     return count
 
 
-# If the rate is 91 %, chance alone fails one of these with a probability below 0.5 %; a band of a
-# normal variable's width has 50 % with 5 states.
-@pytest.mark.parametrize(
-    ("states", "repetitions", "least"), [(5, 30, 22), (8, 30, 22), (20, 20, 14)]
-)
+# If the rate is 91 %, chance alone fails one of these with a probability below 0.5 %.
+@pytest.mark.parametrize(("states", "repetitions", "least"), [(8, 30, 22), (20, 20, 14)])
 def test_intervals_of_few_states_hold_the_optimum(states, repetitions, least) -> None:
     found = hits(states, repetitions, turn=0.0, stretch=0.0)
     assert len(found) == 5
@@ -179,7 +176,7 @@ def test_intervals_of_errors_hold_known_ones() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("states", [5, 8, 20])
+@pytest.mark.parametrize("states", [8, 20])
 @pytest.mark.parametrize(("turn", "stretch"), [(0.0, 0.0), (5.0, 0.03), (20.0, 0.1)])
 def test_intervals_of_few_states_hold_at_the_stated_rate(states, turn, stretch) -> None:
     # If the rate is 91 %, chance alone fails this with a probability below 0.1 %.
@@ -187,7 +184,7 @@ def test_intervals_of_few_states_hold_at_the_stated_rate(states, turn, stretch) 
     assert min(found.values()) >= 0.85 * 300, found
 
 
-@pytest.mark.parametrize("fewest", [1, 2, 4])
+@pytest.mark.parametrize("fewest", [1, 2, 7])
 def test_too_few_states_leave_no_interval(fewest) -> None:
     rng = np.random.default_rng(0)
     head = lpm.simplex_etf(3, 4, 1.0, rng)
