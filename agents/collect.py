@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # agents.envs reads agents.config, which names every algorith
 
 Float = NDArray[np.float64]
 
+_GAME = 256
+"""Steps of whole games that there is room for at first."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -190,7 +193,8 @@ class Collector:
         Returns
         -------
         rollout
-            T is the length of the longest game; no values.
+            T is the length of the longest game; no values. Its observations are overwritten by the
+            next collect.
         alive
             (P, T, E) steps that belong to a game: the rest is padding.
         """
@@ -202,21 +206,23 @@ class Collector:
             for rng, plays in zip(self.rngs, playing[:, 0].tolist(), strict=True)
         ]
         self.restart(seeds)
-        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        acted: list[tuple[Tensor, Tensor]] = []
         told: list[tuple[Float, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]] = []
         uniforms = np.zeros(playing.shape, dtype=np.float32)
-        while playing.any() and len(seen) < horizon:
+        while playing.any() and len(acted) < horizon:
             for member in np.flatnonzero(playing.any(axis=1)).tolist():
                 uniforms[member] = self.rngs[member].random(self.num_envs)
-            observation = self.observation
+            observation = self._room(len(acted))[:, len(acted)]
+            observation.copy_(self.observation)
             action, log_prob, _ = self._act(observation, torch.from_numpy(uniforms).to(self.device))
             step = self.environments.step(action.cpu().numpy())
             self._observation = step.observations
-            seen.append((observation, action, log_prob))
+            acted.append((action, log_prob))
             told.append((step.rewards, step.terminated, step.truncated, playing))
             self.finished.take(np.where(playing, step.returns, np.nan))
             playing = playing & np.isnan(step.returns)
-        observation, action, log_prob = (torch.stack(part, 1) for part in zip(*seen, strict=True))
+        observation = self._room(0)[:, : len(acted)]
+        action, log_prob = (torch.stack(part, 1) for part in zip(*acted, strict=True))
         rewards, terminated, truncated, alive = (
             np.stack(part, 1) for part in zip(*told, strict=True)
         )
@@ -260,7 +266,23 @@ class Collector:
     def _observations(self, steps: int) -> Tensor:
         """A buffer (P, T, E, …), reused while its length stays the same."""
         if self._buffer is None or self._buffer.shape[1] != steps:
-            kind = torch.from_numpy(np.empty(0, self.environments.observation_dtype)).dtype
-            shape = (self.population, steps, self.num_envs, *self.environments.observation_shape)
-            self._buffer = torch.empty(shape, dtype=kind, device=self.device)
+            self._buffer = self._unwritten(steps)
         return self._buffer
+
+    def _room(self, t: int) -> Tensor:
+        """A buffer (P, T > t, E, …) that keeps what was written at earlier steps.
+
+        It doubles when it is full, so that whole games of unknown lengths are never held twice.
+        """
+        if self._buffer is None:
+            self._buffer = self._unwritten(_GAME)
+        if t >= (length := self._buffer.shape[1]):
+            larger = self._unwritten(2 * length)
+            larger[:, :length] = self._buffer
+            self._buffer = larger
+        return self._buffer
+
+    def _unwritten(self, steps: int) -> Tensor:
+        kind = torch.from_numpy(np.empty(0, self.environments.observation_dtype)).dtype
+        shape = (self.population, steps, self.num_envs, *self.environments.observation_shape)
+        return torch.empty(shape, dtype=kind, device=self.device)

@@ -34,7 +34,8 @@ OBSERVATIONS: dict[str, tuple[Observations, ...]] = {
     "IdealCliffWalking-v0": ("state",),
     **dict.fromkeys(ATARI, ("image", "ram")),
 }
-"""Every environment, and what a policy can see of it (the first is the default)."""
+"""Every environment, and what a policy can see of it; the first is what presets and the command
+line take unless told, while an `EnvConfig` says its own."""
 ACTIONS: dict[str, int] = {
     "CartPole-v1": 2,
     "CarRacing-v3": 5,
@@ -54,7 +55,7 @@ class EnvConfig:
     Raises
     ------
     ValueError
-        Unknown environment or convention, or observations that it does not offer.
+        Unknown environment or convention, or observations or a convention that it does not have.
     """
 
     id: str = "CartPole-v1"
@@ -76,6 +77,11 @@ class EnvConfig:
                 f"{self.id} offers the observations {', '.join(OBSERVATIONS[self.id])}, not "
                 f"{self.observations!r}"
             )
+        if self.id not in ATARI and self.convention != EnvConfig.convention:
+            raise ValueError(
+                f"convention={self.convention!r} is of Atari games, and {self.id} has one form "
+                "only: leave it out"
+            )
 
     @property
     def clips_rewards(self) -> bool:
@@ -90,7 +96,8 @@ class HeadConfig:
     Raises
     ------
     ValueError
-        A field that does not hold what its annotation says, or a bias on a frozen head.
+        A field that does not hold what its annotation says, a bias on a frozen head, or an energy
+        given to a learned one.
     """
 
     kind: HeadKind = "linear"
@@ -103,6 +110,11 @@ class HeadConfig:
         check_fields(self)
         if self.bias and self.kind != "linear":
             raise ValueError(f"a frozen {self.kind} head has no bias: set bias=False")
+        if self.kind == "linear" and self.energy != HeadConfig.energy:
+            raise ValueError(
+                f"energy={self.energy:g} is of a frozen head, a learned one finds its own: leave "
+                "it out"
+            )
 
     def least_dim(self, num_actions: int) -> int:
         """Feature dimension that the head needs for K actions."""

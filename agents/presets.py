@@ -104,7 +104,7 @@ _GAMES: dict[str, Algorithm] = {
     # over 10M steps, of which the budgets here are the beginning: annealed within them, Pong stays
     # at -14 where a rate that hardly falls wins.
     "ppo": PPO(rollout_steps=128, learning_rate=2.5e-4, clip=0.1, anneal=False),
-    "trpo": TRPO(rollout_steps=128, minibatches=4),
+    "trpo": TRPO(rollout_steps=128, minibatches=4, entropy_coefficient=0.01),
     # Stable-Baselines3's zoo, whose value coefficient of 0.25 on the plain MSE is 0.5 here.
     "a2c": A2C(value_coefficient=0.5, entropy_coefficient=0.01),
     "a3c": A3C(),
@@ -116,9 +116,10 @@ def preset(
 ) -> tuple[Algorithm, Overrides]:
     """Hyper-parameters for an algorithm on an environment.
 
-    Those of CartPole-v1 and IdealCliffWalking-v0 are tested to learn; those of the games are the
-    paper's and its library's where they give any, else the usual ones, and their budgets are what
-    a CPU can do.
+    Those of CartPole-v1 and IdealCliffWalking-v0 are tested to learn. Those of Car Racing and of
+    Atari images are the paper's and its library's where they give any, else the usual ones; PPO's
+    from RAM were tuned on Pong. Budgets are what a CPU can do. Where they leave the paper,
+    docs/deviations.md says so.
 
     Parameters
     ----------

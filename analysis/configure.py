@@ -91,8 +91,11 @@ def _heads(given: Any, bias: Any, energy: Any) -> tuple[HeadConfig, ...]:
             f"bias={bias!r} is of a learned head, and head={given!r} has none: leave bias out, or "
             "add linear"
         )
+    # Beside frozen heads the energy is theirs; alone a learned head is told that it has none.
+    own = {} if set(kinds) - {"linear"} else {"energy": energy}
     return tuple(
-        HeadConfig(kind, bias=bias if kind == "linear" else False, energy=energy) for kind in kinds
+        HeadConfig(kind, bias, **own) if kind == "linear" else HeadConfig(kind, energy=energy)
+        for kind in kinds
     )
 
 

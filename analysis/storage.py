@@ -57,7 +57,7 @@ class RunFolderError(RuntimeError):
     """A run folder cannot be used as asked; the message says what to do."""
 
 
-_FULL = "free some space or choose another --out"
+_FULL = "free some space, or move the folder to another disk and give --out its new parent"
 _FORBIDDEN = "make the folder writable for this user or choose another --out"
 _NO_FOLDER = "a file is where a folder has to be, choose another --out"
 _REMEDIES = {
@@ -449,6 +449,10 @@ class RunFolder:
         if not path.exists():
             return None
         return load_tensors(path, "delete it to start this part from its beginning")
+
+    def has_checkpoint(self, name: str) -> bool:
+        """Whether a part was begun and is unfinished."""
+        return self._checkpoint_path(name).exists()
 
     def drop_checkpoint(self, name: str) -> None:
         """Remove a checkpoint that is no longer needed."""

@@ -12,6 +12,7 @@ gives in a run folder::
         checkpoints/              of an unfinished run
 """
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from agents.config import TrainConfig
 from agents.training import Epoch, Trainer
 from analysis.epoch_rows import StateMeasurer, epoch_rows, precision
-from analysis.storage import RunFolder, RunFolderError, cause
+from analysis.storage import RunFolder, RunFolderError, as_json, cause, read_json
 from analysis.tensorboard import TensorBoard
 
 _PART, _CHECKPOINT = "epochs", "trainer"
@@ -88,6 +89,44 @@ def train(
         folder.write_rows(_PART, pd.DataFrame(rows))
         folder.drop_checkpoint(_CHECKPOINT)
     return folder
+
+
+def nothing_to_resume(config: TrainConfig, out: Path) -> str | None:
+    """What to tell who asks to resume a run that has not begun; None if it has.
+
+    Names the unfinished runs of the same algorithm and environment under ``out``, and in which
+    fields each differs: a mistyped option or a changed preset means another run.
+    """
+    folder = run_folder(config, out)
+    if folder.has_rows(_PART) or folder.has_checkpoint(_CHECKPOINT):
+        return None
+    lines = [f"nothing to resume in {folder.path}: training from the beginning"]
+    own = _leaves(json.loads(as_json(config)))
+    pattern = f"train-{config.algorithm.name}-{config.env.id}-*/checkpoints/{_CHECKPOINT}.pt"
+    for checkpoint in sorted(out.glob(pattern)):
+        other = checkpoint.parent.parent
+        try:
+            recorded = read_json(other / "config.json", "")["config"]
+        except (RunFolderError, KeyError):  # damaged: not what was asked for anyway
+            continue
+        theirs = _leaves(recorded)
+        fields = [
+            f"{name} {theirs.get(name, 'none')} (now {own.get(name, 'none')})"
+            for name in sorted(own.keys() | theirs.keys())
+            if own.get(name) != theirs.get(name)
+        ]
+        lines.append(f"an unfinished run is {other.name}, with {', '.join(fields)}")
+    return "\n".join(lines)
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Values of nested JSON objects by dotted name."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _leaves(inner, f"{name}.{key}" if name else key)
+    return found
 
 
 def run_folder(config: TrainConfig, out: Path) -> RunFolder:

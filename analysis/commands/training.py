@@ -17,10 +17,17 @@ from agents.config import (
 from agents.errors import ConfigurationError
 from agents.networks import FeatureKind
 from agents.training import resolve_device
-from analysis.commands.console import UsageError, at_least_one, progress_bars, say, stdout
+from analysis.commands.console import (
+    UsageError,
+    at_least_one,
+    console,
+    progress_bars,
+    say,
+    stdout,
+)
 from analysis.configure import parse_assignments, training_config
 from analysis.runs import read_training_rows
-from analysis.training import train
+from analysis.training import nothing_to_resume, train
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,8 @@ class Train:
             resolve_device(self.device)
         except ConfigurationError as error:
             raise UsageError(f"--device: {error}") from error
+        if self.resume and (notice := nothing_to_resume(config, self.out)) is not None:
+            say(console, notice, "yellow")
         with progress_bars() as progress:
             task = progress.add_task(f"{self.algorithm} {self.env} steps", total=config.steps)
             folder = train(

@@ -14,7 +14,7 @@ import torch
 from torch import multiprocessing
 
 from agents.a3c import A3C, A3CLearner, Order, Worker, local_copy, shared_optimizer
-from agents.config import HeadConfig, TrainConfig
+from agents.config import ACTIONS, EnvConfig, HeadConfig, TrainConfig
 from agents.errors import WorkerError
 from agents.population import build_policy
 from agents.presets import preset
@@ -35,9 +35,10 @@ CONFIG = TrainConfig(
 class Inside:
     """A worker in this process."""
 
-    def __init__(self, **options: object) -> None:
-        config = replace(CONFIG, algorithm=replace(CONFIG.algorithm, **options))
-        self.policy = build_policy(config, (4,), 2, critic=True)
+    def __init__(self, base: TrainConfig = CONFIG, **options: object) -> None:
+        config = replace(base, algorithm=replace(base.algorithm, **options))
+        shape = (128,) if base.env.observations == "ram" else (4,)
+        self.policy = build_policy(config, shape, ACTIONS[base.env.id], critic=True)
         self.policy.share_memory()
         self.optimizer = shared_optimizer(config.algorithm, self.policy)
         self.taken = multiprocessing.get_context("spawn").Value("q", 0)
@@ -79,10 +80,13 @@ def test_a_worker_moves_the_shared_parameters_and_not_the_head() -> None:
     assert torch.equal(inside.policy.head.weight, head)
 
 
-@pytest.mark.parametrize("kind", ["rmsprop", "adam"])
-def test_one_update_is_a2cs_step_on_the_shared_parameters(kind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "value", "entropy"), [("rmsprop", 0.5, 0.01), ("adam", 0.5, 0.01), ("adam", 1.4, 0.3)]
+)
+def test_one_update_is_a2cs_step_on_the_shared_parameters(kind, value, entropy) -> None:
     """Two updates, so that moments matter: against PyTorch's optimizer on a policy of its own."""
-    inside, twin = Inside(optimizer=kind), Inside()
+    coefficients = {"value_coefficient": value, "entropy_coefficient": entropy}
+    inside, twin = Inside(optimizer=kind, **coefficients), Inside()
     worker, other = inside.worker, twin.worker
     config = worker.config
     reference = list(twin.policy.parameters())
@@ -103,8 +107,8 @@ def test_one_update_is_a2cs_step_on_the_shared_parameters(kind) -> None:
         log_probs = log_policy.gather(-1, batch.actions[..., None])[..., 0]
         loss = (
             -(log_probs * batch.advantages).mean()
-            + 0.25 * (values - batch.returns).square().mean()
-            + 0.01 * (log_policy.exp() * log_policy).sum(-1).mean()
+            + 0.5 * value * (values - batch.returns).square().mean()
+            + entropy * (log_policy.exp() * log_policy).sum(-1).mean()
         )
         optimizer.zero_grad()
         loss.backward()
@@ -112,6 +116,27 @@ def test_one_update_is_a2cs_step_on_the_shared_parameters(kind) -> None:
         optimizer.step()
     for own, expected in zip(inside.policy.parameters(), reference, strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_worker_learns_from_clipped_rewards() -> None:
+    """Qbert pays 25 a cube."""
+    worker = Inside(replace(CONFIG, env=EnvConfig("Qbert", "ram"))).worker
+    worker.collector.rngs = [np.random.default_rng(0)]
+    worker.collector.restart([0])
+    assert set(np.unique(worker.collector.collect(200).rewards)) == {0.0, 1.0}
+
+
+def test_a_worker_acts_with_the_admixture() -> None:
+    actions = []
+    for epsilon in (0.0, 1.0):
+        sharp = replace(CONFIG, heads=(HeadConfig("etf", energy=1e12),))
+        worker = Inside(sharp, epsilon=epsilon).worker
+        worker.collector.rngs = [np.random.default_rng(0)]
+        worker.collector.restart([0])
+        actions.append(worker.collector.collect(100).actions)
+    uniforms = np.random.default_rng(0).random((100, 2)).astype(np.float32)
+    np.testing.assert_array_equal(actions[1][0], uniforms >= 0.5)
+    assert (actions[0] != actions[1]).any()
 
 
 def test_the_learning_rate_is_annealed_to_zero_over_the_run() -> None:

@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from agents import collect
 from agents.collect import Collector, sample_actions
 from agents.config import HeadConfig, TrainConfig
 from agents.envs.base import Environments, Observations, Transition
@@ -192,6 +193,16 @@ def test_the_horizon_leaves_unfinished_games() -> None:
     _, alive = acting.collect_episodes(11)
     assert alive.shape[1] == 11
     assert alive[:, :, 2].all()
+
+
+def test_games_longer_than_the_first_buffer_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, _ = collector().collect_episodes(23)
+    monkeypatch.setattr(collect, "_GAME", 2)
+    acting = collector()
+    for _ in range(2):
+        grown, _ = acting.collect_episodes(23)
+        assert grown.observations.shape == wide.observations.shape
+        assert torch.equal(grown.observations[:, :, 2], wide.observations[:, :, 2])
 
 
 def test_the_next_collect_starts_afresh() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.config import HeadConfig, TrainConfig
+from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.heads import HeadGroup, LinearHead, rescale
 from agents.initialisation import layer, orthogonal
 from agents.optimisation import clip_gradients, make_optimizer
@@ -116,6 +116,34 @@ def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
     gram = flat @ flat.mT if flat.shape[1] <= flat.shape[2] else flat.mT @ flat
     torch.testing.assert_close(gram, 9 * torch.eye(gram.shape[1]).expand(2, -1, -1).double())
     assert (drawn[0] - drawn[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_orthogonal_initialisation_has_its_gain_in_every_layer(network: str, critic: str) -> None:
+    """√2 before a rectifier, 0.01 for a learned head, 1 for the value; no biases."""
+    config = TrainConfig(
+        env=EnvConfig("Pong", "image") if network == "cnn" else EnvConfig(),
+        heads=(HeadConfig(bias=True),),
+        network=network,
+        hidden=(16,) if network == "cnn" else (12, 8),
+        critic=critic,
+        initialisation="orthogonal",
+    )
+    shape = (4, 36, 36) if network == "cnn" else (6,)
+    built = build_policy(config, shape, 6, critic=True)
+    layers = 0
+    for name, parameter in built.named_parameters():
+        if "bias" in name:
+            assert not parameter.any(), name
+            continue
+        gain = {"head.weight": 0.01, "critic.weight": 1.0}.get(name, 2**0.5)
+        flat = parameter[0].detach().flatten(1)
+        gram = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
+        torch.testing.assert_close(gram / gain**2, torch.eye(len(gram)), rtol=0, atol=1e-5)
+        layers += 1
+    trunk = 4 if network == "cnn" else 2
+    assert layers == (2 if critic == "separate" else 1) * trunk + 2
 
 
 def test_default_initialisation_is_uniform_within_the_fan_in_bound() -> None:

@@ -148,15 +148,25 @@ def test_no_sample_is_left_where_nothing_is_discounted() -> None:
         Reinforce(discount=1.0, cut_tolerance=0.5)
 
 
-@pytest.mark.parametrize(("horizon", "cut_tolerance"), [(600, 1.0), (24, 0.9)])
-def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean(horizon, cut_tolerance) -> None:
+def test_the_defaults_are_the_papers() -> None:
+    """Minibatches of 64, two passes, γ = 0.95, the first rate, running moments, PyTorch's Adam."""
+    default = Reinforce()
+    assert (default.batch_size, default.passes, default.discount) == (64, 2, 0.95)
+    assert (default.learning_rate, default.baseline, default.adam_eps) == (1e-3, "running", 1e-8)
+    assert (default.entropy_coefficient, default.cut_tolerance, default.anneal) == (0, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "cut_tolerance", "passes"), [(600, 1.0, 1), (24, 0.9, 1), (600, 1.0, 2)]
+)
+def test_a_pass_over_one_batch_is_an_adam_step_on_the_mean(horizon, cut_tolerance, passes) -> None:
     """Against plain PyTorch: returns by hand, a mean over the member's own samples, Adam."""
     options = {
         "horizon": horizon,
         "cut_tolerance": cut_tolerance,
         "baseline": "none",
         "batch_size": 10_000,
-        "passes": 1,
+        "passes": passes,
         "entropy_coefficient": 30.0,
     }
     run, other = trainer(**options), trainer(**options)
@@ -169,24 +179,31 @@ def test_one_pass_over_one_batch_is_one_adam_step_on_the_mean(horizon, cut_toler
     metrics = run._learner.iterate(run._collector, 0.0).metrics
     assert len(set(kept.sum((1, 2)).tolist())) > 1
     policy = other.policy
-    log_policy = policy(rollout.observations.flatten(1, 2)).logits.log_softmax(-1)
-    log_probs = log_policy.gather(-1, rollout.actions.flatten(1, 2)[..., None])[..., 0]
-    log_probs = log_probs.view(alive.shape)
-    total = torch.zeros(())
-    for member in range(4):
-        terms = []
-        for e in range(2):
-            length = int(alive[member, :, e].sum())
-            for t in np.flatnonzero(kept[member, :, e]):
-                g = sum(0.95**k for k in range(length - t))  # CartPole: reward 1 a step
-                terms.append(-g * log_probs[member, t, e])
-        loss = torch.stack(terms).mean()
-        torch.testing.assert_close(metrics["policy_loss"][member], loss.detach())
-        here = torch.from_numpy(kept[member])
-        entropy = torch.distributions.Categorical(logits=log_policy[member].view(*here.shape, 2))
-        total = total + loss - 30.0 * entropy.entropy()[here].mean()
-    total.backward()
-    torch.optim.Adam(policy.parameters(), lr=1e-3).step()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    policy_losses = torch.zeros(4)
+    for _ in range(passes):
+        log_policy = policy(rollout.observations.flatten(1, 2)).logits.log_softmax(-1)
+        log_probs = log_policy.gather(-1, rollout.actions.flatten(1, 2)[..., None])[..., 0]
+        log_probs = log_probs.view(alive.shape)
+        total = torch.zeros(())
+        for member in range(4):
+            terms = []
+            for e in range(2):
+                length = int(alive[member, :, e].sum())
+                for t in np.flatnonzero(kept[member, :, e]):
+                    g = sum(0.95**k for k in range(length - t))  # CartPole: reward 1 a step
+                    terms.append(-g * log_probs[member, t, e])
+            loss = torch.stack(terms).mean()
+            policy_losses[member] += loss.detach() / passes
+            here = torch.from_numpy(kept[member])
+            distribution = torch.distributions.Categorical(
+                logits=log_policy[member].view(*here.shape, 2)
+            )
+            total = total + loss - 30.0 * distribution.entropy()[here].mean()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    torch.testing.assert_close(metrics["policy_loss"], policy_losses)
     for own, expected in zip(run.policy.parameters(), policy.parameters(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
 

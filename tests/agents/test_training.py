@@ -249,8 +249,12 @@ def test_unknown_environments_and_heads_are_refused() -> None:
         EnvConfig("Cartpole")
     with pytest.raises(ValueError, match=r"offers the observations image, ram, not 'state'"):
         EnvConfig("Pong")
+    with pytest.raises(ValueError, match="convention='v5' is of Atari games, and CartPole-v1 has"):
+        EnvConfig(convention="v5")
     with pytest.raises(ValueError, match="frozen etf head has no bias"):
         HeadConfig("etf", bias=True)
+    with pytest.raises(ValueError, match="energy=2 is of a frozen head, a learned one finds its"):
+        HeadConfig(energy=2.0)
 
 
 @pytest.mark.parametrize(

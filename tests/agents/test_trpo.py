@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agents.config import HeadConfig, TrainConfig
-from agents.losses import categorical_kl
+from agents.losses import categorical_kl, entropy
 from agents.networks import PopulationMLP
 from agents.samples import Samples
 from agents.training import Trainer
@@ -140,6 +140,18 @@ def test_a_step_stays_in_the_trust_region_and_improves_the_surrogate(seed) -> No
         1, keepdim=True
     )
     assert ((log_ratio.exp() - 1) * standard).mean(-1).gt(0).all()
+
+
+def test_the_entropy_bonus_is_part_of_the_surrogate() -> None:
+    gained = []
+    for coefficient in (0.0, 1e3):
+        run = trainer(entropy_coefficient=coefficient)
+        batch = samples(run)
+        before = entropy(log_policy(run, batch)).mean(-1)
+        assert run._learner.improve(batch)["accepted"].all()
+        gained.append(entropy(log_policy(run, batch)).mean(-1) - before)
+    assert (gained[1] > gained[0]).all()
+    assert (gained[1] > 0).all()
 
 
 def test_the_direction_is_the_natural_gradient() -> None:

@@ -35,10 +35,10 @@ def test_what_is_said_wins() -> None:
     assert isinstance(config.algorithm, PPO)
     assert config.algorithm.learning_rate == 0.5
     assert (config.steps, config.seeds, config.hidden) == (77, (3, 1), (8, 8))
-    # A bias belongs to the learned head, whatever trains beside it.
+    # A bias belongs to the learned head, an energy to the frozen one, whatever trains beside it.
     assert config.heads == (
         HeadConfig("etf", energy=4.0),
-        HeadConfig("linear", bias=True, energy=4.0),
+        HeadConfig("linear", bias=True),
     )
 
 
@@ -77,6 +77,8 @@ def test_environments_in_every_spelling(
         ({"algorithm": "ppo", "head": 3}, "HeadConfig.kind must be one of linear, .*, got 3"),
         ({"algorithm": "ppo", "head": ()}, "heads must be at least one"),
         ({"algorithm": "ppo", "head_energy": "abc"}, "HeadConfig.energy must be .*, got 'abc'"),
+        ({"algorithm": "ppo", "head_energy": 4}, "energy=4 is of a frozen head, a learned one"),
+        ({"algorithm": "ppo", "convention": "v5"}, "is of Atari games, and CartPole-v1 has one"),
         ({"algorithm": "ppo", "bias": 1}, "HeadConfig.bias must be True or False, got 1"),
         ({"algorithm": "ppo", "bias": True, "head": "etf"}, "bias=True is of a learned head, and"),
         ({"algorithm": "ppo", "bias": True, "head": ["etf", "gaussian"]}, "leave bias out"),

@@ -189,11 +189,20 @@ def test_unreadable_files_are_not_to_be_deleted(tmp_path, monkeypatch) -> None:
         assert "delete" not in str(refused.value)
 
 
+FULL = "free some space, or move the folder to another disk and give --out its new parent"
+
+
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (errno.ENOSPC, "free some space or choose another --out"),
-        (errno.EDQUOT, "free some space or choose another --out"),
+        (
+            errno.ENOSPC,
+            "free some space, or move the folder to another disk and give --out its new parent",
+        ),
+        (
+            errno.EDQUOT,
+            "free some space, or move the folder to another disk and give --out its new parent",
+        ),
         (errno.EACCES, "make the folder writable for this user or choose another --out"),
         (errno.EROFS, "make the folder writable for this user or choose another --out"),
         (errno.ENAMETOOLONG, "choose an --out with a shorter path"),

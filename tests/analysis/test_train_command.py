@@ -145,6 +145,24 @@ def test_ctrl_c_names_resume_and_resume_gives_the_same_rows(
     pd.testing.assert_frame_equal(rows_of(folder), rows_of(uninterrupted))
 
 
+def test_resuming_what_was_not_begun_says_so_and_names_what_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as stopped:
+        interrupt(stopped, after=64)
+        assert train(tmp_path, "discount=0.98") == 130
+    (begun,) = tmp_path.iterdir()
+    capsys.readouterr()
+    assert train(tmp_path, "discount=0.9", "--resume") == 0
+    said = capsys.readouterr().err
+    (other,) = set(tmp_path.iterdir()) - {begun}
+    assert f"nothing to resume in {other}: training from the beginning" in said
+    assert f"an unfinished run is {begun.name}, with algorithm.discount 0.98 (now 0.9)" in said
+    for options in (["discount=0.98"], ["discount=0.9"]):
+        assert train(tmp_path, *options, "--resume") == 0
+        assert "nothing to resume" not in capsys.readouterr().err
+
+
 def test_a_corrupt_checkpoint_is_refused_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,9 @@ _HEADS = "tests/agents/test_heads.py::"
 _LOSSES = "tests/agents/test_losses.py::"
 _PPO = "tests/agents/test_ppo.py::"
 _TRPO = "tests/agents/test_trpo.py::"
+_REINFORCE = "tests/agents/test_reinforce.py::"
+_A3C = "tests/agents/test_a3c.py::"
+_POPULATION = "tests/agents/test_population.py::"
 
 AGENTS = (
     Mutant(
@@ -145,7 +148,7 @@ AGENTS = (
         "agents/reinforce.py",
         "(alive & ~self._cut(rollout))",
         "alive",
-        "tests/agents/test_reinforce.py::test_one_pass_over_one_batch_is_one_adam_step_on_the_mean",
+        f"{_REINFORCE}test_a_pass_over_one_batch_is_an_adam_step_on_the_mean",
         "samples that the time limit cuts short are learned from",
     ),
     Mutant(
@@ -155,5 +158,68 @@ AGENTS = (
         "tests/agents/test_optimisation.py::"
         "test_a_member_that_sits_out_is_untouched_and_ends_where_it_would_alone",
         "who sits a step out moves",
+    ),
+    Mutant(
+        "agents/population.py",
+        "gain = 0.01 if orthogonal",
+        "gain = 1.0 if orthogonal",
+        f"{_POPULATION}test_orthogonal_initialisation_has_its_gain_in_every_layer",
+        "the learned head begins a hundred times as large",
+    ),
+    Mutant(
+        "agents/population.py",
+        "gain = 2**0.5 if orthogonal",
+        "gain = 1.0 if orthogonal",
+        f"{_POPULATION}test_orthogonal_initialisation_has_its_gain_in_every_layer",
+        "hidden layers begin without √2",
+    ),
+    Mutant(
+        "agents/reinforce.py",
+        "range(self.config.passes)",
+        "range(1)",
+        f"{_REINFORCE}test_a_pass_over_one_batch_is_an_adam_step_on_the_mean",
+        "one pass, whatever is asked for",
+    ),
+    Mutant(
+        "agents/reinforce.py",
+        'baseline: Baseline = "running"',
+        'baseline: Baseline = "none"',
+        f"{_REINFORCE}test_the_defaults_are_the_papers",
+        "returns as they are by default",
+    ),
+    Mutant(
+        "agents/trpo.py",
+        "gain + self.config.entropy_coefficient * entropy",
+        "gain",
+        f"{_TRPO}test_the_entropy_bonus_is_part_of_the_surrogate",
+        "no entropy bonus",
+    ),
+    Mutant(
+        "agents/a3c.py",
+        "clip_rewards=train.env.clips_rewards",
+        "clip_rewards=False",
+        f"{_A3C}test_a_worker_learns_from_clipped_rewards",
+        "workers learn from unclipped rewards",
+    ),
+    Mutant(
+        "agents/a3c.py",
+        "epsilon=self.config.epsilon",
+        "epsilon=0.0",
+        f"{_A3C}test_a_worker_acts_with_the_admixture",
+        "workers act without the ε-greedy admixture",
+    ),
+    Mutant(
+        "agents/a3c.py",
+        "config.value_coefficient, config.entropy_coefficient",
+        "0.5, 0.01",
+        f"{_A3C}test_one_update_is_a2cs_step_on_the_shared_parameters",
+        "coefficients are the defaults, whatever is asked for",
+    ),
+    Mutant(
+        "agents/collect.py",
+        "            larger[:, :length] = self._buffer\n",
+        "",
+        "tests/agents/test_collect.py::test_games_longer_than_the_first_buffer_lose_nothing",
+        "observations are lost when the buffer grows",
     ),
 )
