@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pandas as pd
 
 from analysis.ablation_settings import ARMS, CONDITIONS, SAMPLED_CONDITIONS, cases
@@ -74,7 +73,6 @@ def _store(figure: AblationFigure) -> pd.DataFrame:
     folder = RunFolder(path.parent, _NAME, read_json(path / "config.json", _DAMAGED))
     table = ablation_table(
         figure.rows,
-        np.random.default_rng(0),
         [condition.name for condition in (*CONDITIONS, *SAMPLED_CONDITIONS)],
         [arm.name for arm in ARMS],
     )

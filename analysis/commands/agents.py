@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
 from agents.config import OBSERVATIONS
@@ -285,7 +284,7 @@ def _store_figure(
             say(stdout, f"figure: {path}")
 
 
-_Maker = Callable[[pd.DataFrame, np.random.Generator, Sequence[int]], pd.DataFrame]
+_Maker = Callable[[pd.DataFrame, Sequence[int]], pd.DataFrame]
 
 
 def _store_tables(
@@ -296,10 +295,7 @@ def _store_tables(
     makers: Mapping[str, tuple[_Maker, TableWords]],
 ) -> None:
     try:
-        tables = {
-            part: make(rows, np.random.default_rng(0), selection_seeds)
-            for part, (make, _) in makers.items()
-        }
+        tables = {part: make(rows, selection_seeds) for part, (make, _) in makers.items()}
     except ValueError as error:
         raise UsageError(str(error)) from error
     config = {

@@ -228,6 +228,21 @@ def test_bands_of_means_are_those_of_a_naive_bootstrap() -> None:
     assert np.isnan(single.lower).all()
 
 
+def test_equal_curves_have_equal_bands() -> None:
+    rows = rows_of(("linear",), 9, **PPO_PONG)
+    rows["feature_equiangularity"] = rows["head_equiangularity"]
+    both = pd.concat([rows, rows.assign(head="etf")])
+    (returns,) = figure3(both, "", ["Pong"]).axes
+    assert len({_outline(band) for band in returns.collections}) == 1
+    places = panels(figure1_agents(both, "Pong", ""), "(d) equiangularity")
+    assert len({_outline(band) for place in places for band in place.collections}) == 1
+
+
+def _outline(band: Any) -> bytes:
+    (path,) = band.get_paths()
+    return path.vertices.tobytes()
+
+
 # --- words ---------------------------------------------------------------------------------------
 
 

@@ -62,7 +62,7 @@ def _frame(*runs: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _table1(*runs: list[dict[str, Any]], **options: Any) -> pd.DataFrame:
-    return table1(_frame(*runs), np.random.default_rng(0), **options)
+    return table1(_frame(*runs), **options)
 
 
 def _line(table: pd.DataFrame, head: str, **where: Any) -> pd.Series:
@@ -270,10 +270,10 @@ def test_table_1_by_hand() -> None:
 def test_order_of_rows_changes_nothing() -> None:
     orthogonal = [_run([9, final], seed, head="orthogonal") for seed, final in ((3, 4.0), (7, 5.5))]
     rows = _frame(*_LINEAR, *_ETF, *orthogonal, _run([1, 2], env="Qbert"))
-    table = table1(rows, np.random.default_rng(0))
+    table = table1(rows)
     for draw in range(3):
         shuffled = rows.sample(frac=1, random_state=draw).reset_index(drop=True)
-        again = table1(shuffled, np.random.default_rng(0))
+        again = table1(shuffled)
         pd.testing.assert_frame_equal(table, again)
         assert to_markdown(again).encode() == to_markdown(table).encode()
 
@@ -363,11 +363,37 @@ def test_improvement_over_environments_weighs_them_alike() -> None:
     pong = [*_LINEAR, *_ETF]
     qbert = [_run([3], seed, env="Qbert", head=h) for seed in (0, 1) for h in ("linear", "etf")]
     rows = _frame(*pong, *qbert, _run([1], env="Enduro"))
-    table = improvement_table(rows, np.random.default_rng(0))
+    table = improvement_table(rows)
     line = _line(table, "etf")
     assert line["improvement"] == (11 / 16 + 0.5) / 2
     assert (line["environments"], line["n"], line["paired"]) == ("Pong, Qbert", 2, True)
     assert line["improvement_lower"] < line["improvement"] < line["improvement_upper"]
+
+
+def test_equal_data_have_equal_intervals_in_every_line_and_table() -> None:
+    rng = np.random.default_rng(3)
+    finals = {head: rng.integers(0, 500, 20).tolist() for head in ("linear", "etf")}
+    rows = _frame(
+        *(
+            _run([final], seed, head=head, algorithm=algorithm)
+            for algorithm in ("a2c", "ppo")
+            for head, values in finals.items()
+            for seed, final in enumerate(values)
+        )
+    )
+    table, improvement = table1(rows), improvement_table(rows)
+    ends = [name for name in table if name.endswith(("_lower", "_upper"))]
+    for head in finals:
+        first, second = (_line(table, head, algorithm=name) for name in ("a2c", "ppo"))
+        pd.testing.assert_series_equal(first[ends], second[ends], check_names=False)
+    ends = ["improvement_lower", "improvement_upper"]
+    for algorithm in ("a2c", "ppo"):
+        pd.testing.assert_series_equal(
+            _line(table, "etf", algorithm=algorithm)[ends],
+            _line(improvement, "etf", algorithm=algorithm)[ends],
+            check_names=False,
+        )
+    assert (table1(rows, seed=1)["iqm_lower"] != table["iqm_lower"]).any()
 
 
 # --- Table 2 -------------------------------------------------------------------------------------
@@ -383,7 +409,7 @@ def test_table_2_by_hand() -> None:
         }.items()
         for seed, best in enumerate(bests)
     ]
-    table = table2(_frame(*runs), np.random.default_rng(0))
+    table = table2(_frame(*runs))
     assert table[["epsilon", "head"]].to_numpy().tolist() == [
         [0.01, "linear"],
         [0.01, "etf"],
@@ -403,7 +429,7 @@ def test_table_2_by_hand() -> None:
 
 def test_table_2_needs_epsilon() -> None:
     with pytest.raises(ValueError, match="column epsilon"):
-        table2(_frame(_run([1])), np.random.default_rng(0))
+        table2(_frame(_run([1])))
 
 
 # --- the paper's numbers -------------------------------------------------------------------------
@@ -561,7 +587,7 @@ def test_ablations_by_hand() -> None:
             _ablation("base", "learned", [0.1, _NAN, 0.2]),
         ]
     )
-    table = ablation_table(rows, np.random.default_rng(0), ["wide", "base"], ["learned", "etf"])
+    table = ablation_table(rows, ["wide", "base"], ["learned", "etf"])
     assert table[["condition", "arm", "n"]].to_numpy().tolist() == [
         ["wide", "learned", 0],
         ["wide", "etf", 3],
@@ -582,11 +608,18 @@ def test_order_of_ablation_rows_changes_nothing() -> None:
     # The median of 3.0 % of all resamples of 9 seeds is at most the second lowest, so what the
     # interval ends at hangs on the draw, and a draw that follows the rows shows within a few.
     rows = _ablation("base", "etf", np.random.default_rng(0).random(9).tolist())
-    table = ablation_table(rows, np.random.default_rng(0))
+    table = ablation_table(rows)
     for draw in range(20):
         shuffled = rows.sample(frac=1, random_state=draw)
-        again = ablation_table(shuffled, np.random.default_rng(0))
+        again = ablation_table(shuffled)
         pd.testing.assert_frame_equal(table, again)
+
+
+def test_equal_ablations_have_equal_intervals() -> None:
+    values = np.random.default_rng(0).random(20).tolist()
+    arms = [_ablation("base", arm, values) for arm in ("a", "b", "c", "d")]
+    table = ablation_table(pd.concat(arms)).drop(columns="arm")
+    assert len(table.drop_duplicates()) == 1
 
 
 def test_ablations_of_visited_and_of_all_cells() -> None:
@@ -596,7 +629,7 @@ def test_ablations_of_visited_and_of_all_cells() -> None:
             _ablation("base", "etf", [0.3, 0.4], cells="all"),
         ]
     )
-    table = ablation_table(rows, np.random.default_rng(0))
+    table = ablation_table(rows)
     assert table["cells"].tolist() == ["all", "visited"]
     assert table["head_max_angle"].tolist() == pytest.approx([0.35, 0.15])
 
@@ -611,7 +644,7 @@ def test_ablations_of_visited_and_of_all_cells() -> None:
 )
 def test_ablations_refused(rows, message) -> None:
     with pytest.raises(ValueError, match=message):
-        ablation_table(rows, np.random.default_rng(0))
+        ablation_table(rows)
 
 
 # --- writing -------------------------------------------------------------------------------------
