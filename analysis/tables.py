@@ -24,7 +24,7 @@ Intervals
     have equal intervals, whatever else the table holds.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -34,6 +34,7 @@ import pandas as pd
 from analysis.aggregate import BASELINE, Arm, compared_arms, without_exploration
 from analysis.paper_tables import table1_scores, table2_best
 from analysis.statistics import (
+    FEW_RUNS,
     Estimate,
     Float,
     interquartile_mean,
@@ -173,7 +174,8 @@ def improvement_table(
     One row for each algorithm, network, head and feature with ``environments``, those in which both
     heads have reported runs, ``n``, the least runs in any, and ``improvement`` with its interval
     from a bootstrap within environments. ``paired`` says whether both heads have the same seeds
-    everywhere, which are then resampled together.
+    everywhere, which are then resampled together; None where a single seed leaves nothing to
+    resample. ``note`` says so, and where seeds are few.
 
     Raises
     ------
@@ -188,6 +190,8 @@ def improvement_table(
             groups.setdefault(key, []).append((arm, linear))
     found = []
     for key, pairs in groups.items():
+        envs = [arm.keys["env"] for arm, _ in pairs]
+        fewest = [min(len(arm.runs), len(linear.runs)) for arm, linear in pairs]
         paired = all(arm.seeds == linear.seeds for arm, linear in pairs)
         improvement = probability_of_improvement(
             [arm.scores("final") for arm, _ in pairs],
@@ -198,10 +202,11 @@ def improvement_table(
         found.append(
             {
                 **dict(zip(_ACROSS, key, strict=True)),
-                "environments": ", ".join(arm.keys["env"] for arm, _ in pairs),
-                "n": min(len(runs) for pair in pairs for runs in (pair[0].runs, pair[1].runs)),
-                "paired": paired,
+                "environments": ", ".join(envs),
+                "n": min(fewest),
+                "paired": paired if min(fewest) > 1 else None,
                 **_with_interval("improvement", improvement),
+                "note": "; ".join(_few_notes(dict(zip(envs, fewest, strict=True)))),
             }
         )
     return pd.DataFrame(found)
@@ -222,15 +227,15 @@ def ablation_table(
         ``feature_max_angle`` (:class:`analysis.metrics.CollapseResult`). A column ``cells``, which
         states are measured, makes one line for each of its values.
     conditions, arms
-        What to show and in which order; None for all by name. What is asked for and was not run
-        has a line of dashes.
+        What to show and in which order; None for all by name. What was not run has no line.
     seed
         Of the bootstrap behind the intervals.
 
     Returns
     -------
-    One row a condition and arm: ``n`` seeds, and medians over seeds after the last epoch with 95 %
-    bootstrap intervals, NaN where a seed's value is NaN and for a single seed.
+    One row a condition and arm that were run: ``n`` seeds, ``epochs``, and medians over seeds after
+    the last epoch with 95 % bootstrap intervals, NaN where a seed's value is NaN and for a single
+    seed.
 
     Raises
     ------
@@ -254,10 +259,14 @@ def ablation_table(
         *([sorted(rows["cells"].unique())] if cells else []),
     ]
     found = []
-    for key in product(*orders):
-        own = groups.get(key, last.iloc[:0])
+    for key in filter(groups.__contains__, product(*orders)):
+        own = groups[key]
         medians = _medians(own[list(_ANGLES)].to_numpy(dtype=np.float64), seed)
-        line: dict[str, Any] = {**dict(zip(keys, key, strict=True)), "n": len(own)}
+        line: dict[str, Any] = {
+            **dict(zip(keys, key, strict=True)),
+            "n": len(own),
+            "epochs": int(own["epoch"].iloc[0]),
+        }
         for name, median in zip(_ANGLES, medians, strict=True):
             line |= _with_interval(name, median)
         found.append(line)
@@ -305,6 +314,9 @@ def _notes(arm: Arm, linear: Arm | None, *, stops: bool) -> Iterator[str]:
         return
     if len(arm.runs) == 1:
         yield "one seed: no interval"
+    elif len(arm.runs) < FEW_RUNS:
+        iqm = ", the iqm is the mean" if len(arm.runs) <= 3 else ""
+        yield f"few seeds: the interval is too narrow{iqm}"
     lost = int(np.isnan(arm.scores("final")).sum())
     if lost:
         yield f"{lost} of {len(arm.runs)} runs without a final return"
@@ -322,9 +334,22 @@ def _notes(arm: Arm, linear: Arm | None, *, stops: bool) -> Iterator[str]:
         yield "no learned head on this feature with one rate to compare with"
         return
     if arm.seeds != linear.seeds:
-        yield "seeds differ from the learned head's"
+        yield (
+            f"seeds differ from the learned head's, which has {len(linear.seeds)}: the difference "
+            f"is over the {len(arm.seeds & linear.seeds)} in common"
+        )
     if arm.budget != linear.budget:
         yield "budget differs from the learned head's"
+
+
+def _few_notes(counts: Mapping[str, int]) -> Iterator[str]:
+    """What few seeds in any of some environments do to an interval over all of them."""
+    single = ", ".join(env for env, count in counts.items() if count == 1)
+    few = ", ".join(env for env, count in counts.items() if 1 < count < FEW_RUNS)
+    if single:
+        yield f"one seed in {single}: no interval"
+    elif few:
+        yield f"few seeds in {few}: the interval is too narrow"
 
 
 def _mean(values: Float) -> float:
@@ -342,8 +367,6 @@ def _std(values: Float) -> float:
 
 def _medians(values: Float, seed: int) -> list[Estimate]:
     """Of each column of (n, T)."""
-    if len(values) == 0:
-        return [_UNKNOWN] * values.shape[1]
     if len(values) == 1:
         return [Estimate(float(value), np.nan, np.nan) for value in values[0]]
     band = median_band(values, np.random.default_rng(seed))

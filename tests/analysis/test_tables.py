@@ -264,7 +264,8 @@ def test_table_1_by_hand() -> None:
     paper = etf[["paper_best", "paper_final", "paper_stop", "paper_std"]].tolist()
     assert paper == [21.1, 20.9, 89, 2.28]
     assert linear["paper_final"] == 19.8
-    assert linear["note"] == etf["note"] == "only one learning rate"
+    few = "only one learning rate; few seeds: the interval is too narrow"
+    assert linear["note"] == etf["note"] == few
 
 
 def test_order_of_rows_changes_nothing() -> None:
@@ -285,6 +286,22 @@ def test_one_seed_has_numbers_and_no_intervals() -> None:
     ends = ["std", *(f"{c}_{e}" for c in ("iqm", "improvement") for e in ("lower", "upper"))]
     assert np.isnan(etf[ends].to_numpy(float)).all()
     assert "one seed: no interval" in etf["note"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        (2, "; few seeds: the interval is too narrow, the iqm is the mean"),
+        (3, "; few seeds: the interval is too narrow, the iqm is the mean"),
+        (4, "; few seeds: the interval is too narrow"),
+        (5, ""),
+    ],
+)
+def test_few_seeds_are_said_to_be_few(seeds, note) -> None:
+    runs = [_run([seed**2], seed, head=h) for seed in range(seeds) for h in ("linear", "etf")]
+    line = _line(_table1(*runs), "etf")
+    assert line["note"] == f"only one learning rate{note}"
+    assert (line["iqm"] == line["final"]) == (seeds <= 3)
 
 
 @pytest.mark.parametrize(("present", "absent"), [("linear", "etf"), ("etf", "linear")])
@@ -337,7 +354,8 @@ def test_common_seeds_are_paired_and_others_are_not() -> None:
         1,
     )
     assert unpaired["difference"] == 1 - 20  # seeds 2, 3 and 4 only
-    assert "seeds differ" in unpaired["note"]
+    assert "seeds differ from the learned head's, which has 5" in unpaired["note"]
+    assert "the difference is over the 3 in common" in unpaired["note"]
     assert "seeds differ" not in paired["note"]
 
 
@@ -368,6 +386,18 @@ def test_improvement_over_environments_weighs_them_alike() -> None:
     assert line["improvement"] == (11 / 16 + 0.5) / 2
     assert (line["environments"], line["n"], line["paired"]) == ("Pong, Qbert", 2, True)
     assert line["improvement_lower"] < line["improvement"] < line["improvement_upper"]
+    assert line["note"] == "few seeds in Pong, Qbert: the interval is too narrow"
+
+
+def test_improvement_of_one_seed_is_not_called_paired() -> None:
+    single = [_run([3], 0, env="Qbert", head=h) for h in ("linear", "etf")]
+    line = _line(improvement_table(_frame(*_LINEAR, *_ETF, *single)), "etf")
+    assert (line["n"], line["paired"]) == (1, None)
+    assert np.isnan([line["improvement_lower"], line["improvement_upper"]]).all()
+    assert line["note"] == "one seed in Qbert: no interval"
+    many = [_run([seed], seed, head=h) for seed in range(5) for h in ("linear", "etf")]
+    line = _line(improvement_table(_frame(*many)), "etf")
+    assert (line["n"], line["paired"], line["note"]) == (5, True, "")
 
 
 def test_equal_data_have_equal_intervals_in_every_line_and_table() -> None:
@@ -588,20 +618,20 @@ def test_ablations_by_hand() -> None:
         ]
     )
     table = ablation_table(rows, ["wide", "base"], ["learned", "etf"])
-    assert table[["condition", "arm", "n"]].to_numpy().tolist() == [
-        ["wide", "learned", 0],
-        ["wide", "etf", 3],
-        ["base", "learned", 3],
-        ["base", "etf", 1],
+    # Nothing was run of wide.learned, and so there is no line.
+    assert table[["condition", "arm", "n", "epochs"]].to_numpy().tolist() == [
+        ["wide", "etf", 3, 100],
+        ["base", "learned", 3, 100],
+        ["base", "etf", 1, 100],
     ]
-    wide = table.iloc[1]
+    wide = table.iloc[0]
     assert (wide["head_max_angle"], wide["feature_max_angle"]) == (0.2, 0.4)
     # Of 27 resamples 7 have the median 0.1 and 7 have 0.3: more than 2.5 % at either end.
     assert (wide["head_max_angle_lower"], wide["head_max_angle_upper"]) == (0.1, 0.3)
     assert (wide["feature_max_angle_lower"], wide["feature_max_angle_upper"]) == (0.2, 0.6)
-    assert table.iloc[3]["head_max_angle"] == 0
-    assert table["head_max_angle"].isna().tolist() == [True, False, True, False]
-    assert table["head_max_angle_lower"].isna().tolist() == [True, False, True, True]
+    assert table.iloc[2]["head_max_angle"] == 0
+    assert table["head_max_angle"].isna().tolist() == [False, True, False]
+    assert table["head_max_angle_lower"].isna().tolist() == [False, True, True]
 
 
 def test_order_of_ablation_rows_changes_nothing() -> None:
