@@ -33,6 +33,7 @@ from analysis.figures.style import encode
 from analysis.metrics import snapshot_metrics
 from analysis.parallel import run_parts
 from analysis.snapshot import Snapshot
+from analysis.statistics import few_runs_words
 from analysis.storage import RunFolder
 
 METRICS = (
@@ -310,5 +311,5 @@ def _caption(seeds: int) -> str:
         "under the learned policies. Class-mean centre; dots: median over seeds, lines: its 95 % "
         "bootstrap band. Filled: cells that are sampled; hollow, where some never are: all cells "
         "(b), the mean over those never sampled (c). An ETF head's own angle is 0 and not drawn; "
-        "what is below an axis is drawn at its left end."
+        f"what is below an axis is drawn at its left end.{few_runs_words(seeds)}"
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from agents.config import ATARI
 from analysis.paper_tables import table1_scores
+from analysis.statistics import few_runs_words
 
 PAPER_EPOCHS, PAPER_EPOCH_STEPS = 100, 100_000
 """Appendix C, for :data:`PAPER_BUDGETED`. Its other number of epochs is 500, and it does not say
@@ -53,7 +54,10 @@ def runs_label(rows: pd.DataFrame) -> str:
 
 
 def describe_runs(rows: pd.DataFrame) -> str:
-    """What was run, a sentence for each setting: heads, seeds, learning rates and budget."""
+    """What was run, a sentence for each setting: heads, seeds, learning rates and budget.
+
+    Where an arm has few seeds it is said that its band is too narrow.
+    """
     sentences = []
     for key, own in rows.groupby(list(SETTING)):
         arms = [
@@ -66,7 +70,8 @@ def describe_runs(rows: pd.DataFrame) -> str:
         sentences.append(
             f"{label}: {'; '.join(arms)}; {_budget(setting['env'], own)}{_paper(setting)}."
         )
-    return " ".join([*sentences, "lr: learning rate."])
+    seeds = rows.groupby([*SETTING, "head"])["seed"].nunique()
+    return f"{' '.join([*sentences, 'lr: learning rate.'])}{few_runs_words(*seeds)}"
 
 
 def _paper(setting: Mapping[str, Any]) -> str:

@@ -52,6 +52,15 @@ def arms(epochs: int) -> tuple[Arm, ...]:
     )
 
 
+def budget(config: TabularConfig, epochs: int) -> dict[str, int]:
+    """What so many epochs take: updates, and sampled episodes (none for an exact objective)."""
+    updates = epochs * config.updates_per_epoch
+    if config.objective != "reinforce":
+        return {"updates": updates, "episodes": 0}
+    starts = len(config.mdp().decision_states) if config.scheme == "sweep" else 1
+    return {"updates": updates, "episodes": updates // config.passes * starts * config.episodes}
+
+
 @dataclass(frozen=True)
 class Bar:
     """An expectation on the median over seeds after the last epoch."""

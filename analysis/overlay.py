@@ -28,7 +28,8 @@ What is compared
 ``features``  ⟨h̄_k, h̄_j⟩ / E_H
 ``centred``   the same about the mean of the class means, divided by its mean diagonal. Softmax does
               not see a component that all features share when the head's rows sum to 0, and such a
-              component goes only as fast as regularisation takes it.
+              component goes only as fast as regularisation takes it. NaN with fewer than three
+              actions: one centred mean is 0 and two are opposite, whatever the features.
 ``head``      ⟨w_k, w_j⟩ / E_W
 ``cross``     ⟨h̄_k, w_j⟩ / √(E_H E_W)
 
@@ -199,8 +200,16 @@ class Overlay:
 
     @property
     def covered(self) -> bool:
-        """Whether the prediction lies within the simultaneous band in every entry."""
-        return all(comparison.covered for comparison in self.comparisons.values())
+        """Whether the prediction lies within the simultaneous band in every entry.
+
+        With fewer than three actions ``centred`` has no band and is left out.
+        """
+        shapeless = len(self.present) < 3
+        return all(
+            comparison.covered
+            for name, comparison in self.comparisons.items()
+            if not (shapeless and name == "centred")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,6 +311,13 @@ def overlay(
         for name, comparison in comparisons.items()
         if math.isnan(comparison.angle_error.value)
     }
+    if len(measured.present) < 3:
+        reasons.pop("centred angles", None)
+        reasons["centred comparison"] = (
+            "fewer than three actions are present: one centred mean is 0 and two are opposite for "
+            "any features, so a comparison carries no information"
+        )
+        comparisons["centred"] = _without_numbers(comparisons["centred"])
     lengths = np.einsum("bkk->bk", point.gram)[0]
     noise = np.einsum("bkk->bk", resampled.gram)[:bootstrap].mean(axis=0) - lengths
     blurred = measured.present[noise > _BLURRED * lengths]
@@ -475,6 +491,12 @@ def _compare(
 
 def _without_interval(found: Interval) -> Interval:
     return Interval(found.value, math.nan, math.nan)
+
+
+def _without_numbers(found: Comparison) -> Comparison:
+    nothing = Interval(math.nan, math.nan, math.nan)
+    found = replace(found, angle_error=nothing, worst_angle=nothing, norm_error=nothing)
+    return _without_band(found)
 
 
 def _without_angles(found: Comparison) -> Comparison:

@@ -20,10 +20,11 @@ Paper
     :func:`analysis.paper_tables.inconsistencies`.
 Intervals
     Columns ending in ``_lower`` and ``_upper`` are 95 % bootstrap intervals over seeds
-    (:mod:`analysis.statistics`).
+    (:mod:`analysis.statistics`). Each has a generator of its own from the table's seed: equal data
+    have equal intervals, whatever else the table holds.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -33,6 +34,7 @@ import pandas as pd
 from analysis.aggregate import BASELINE, Arm, compared_arms, without_exploration
 from analysis.paper_tables import table1_scores, table2_best
 from analysis.statistics import (
+    FEW_RUNS,
     Estimate,
     Float,
     interquartile_mean,
@@ -46,7 +48,7 @@ _UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 
 
 def table1(
-    rows: pd.DataFrame, rng: np.random.Generator, selection_seeds: Collection[int] = ()
+    rows: pd.DataFrame, selection_seeds: Collection[int] = (), seed: int = 0
 ) -> pd.DataFrame:
     """Table 1: every algorithm, environment, network and head.
 
@@ -55,10 +57,10 @@ def table1(
     rows
         One row for each run and epoch, in any order. Where they have a column ``epsilon``, those
         with ε > 0 are left to :func:`table2`.
-    rng
-        Draws the bootstrap's resamples.
     selection_seeds
         Their runs choose the learning rates and are not reported.
+    seed
+        Of the bootstrap behind the intervals.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def table1(
                 **{name: _mean(arm.scores(name)) for name in ("best", "final", "stop", "reached")},
                 "target": _common(arm.scores("target")),
                 "std": _std(arm.scores("final")),
-                **_compared(arm, linear, "final", rng),
+                **_compared(arm, linear, "final", seed),
                 **arm.budget,
                 **{f"paper_{name}": score for name, score in paper._asdict().items()},
                 "note": "; ".join(_notes(arm, linear, stops=True)),
@@ -112,7 +114,7 @@ def table1(
 
 
 def table2(
-    rows: pd.DataFrame, rng: np.random.Generator, selection_seeds: Collection[int] = ()
+    rows: pd.DataFrame, selection_seeds: Collection[int] = (), seed: int = 0
 ) -> pd.DataFrame:
     """Table 2: best return against the ε of ε-greedy exploration, for every head.
 
@@ -120,10 +122,10 @@ def table2(
     ----------
     rows
         One row for each run and epoch, with a column ``epsilon``.
-    rng
-        Draws the bootstrap's resamples.
     selection_seeds
         Their runs choose the learning rates and are not reported.
+    seed
+        Of the bootstrap behind the intervals.
 
     Returns
     -------
@@ -148,7 +150,7 @@ def table2(
                 "n": len(arm.runs),
                 "best": _mean(arm.scores("best")),
                 "std": _std(arm.scores("best")),
-                **_compared(arm, linear, "best", rng),
+                **_compared(arm, linear, "best", seed),
                 **arm.budget,
                 "paper_best": table2_best(*cell),
                 "note": "; ".join(_notes(arm, linear, stops=False)),
@@ -158,13 +160,13 @@ def table2(
 
 
 def improvement_table(
-    rows: pd.DataFrame, rng: np.random.Generator, selection_seeds: Collection[int] = ()
+    rows: pd.DataFrame, selection_seeds: Collection[int] = (), seed: int = 0
 ) -> pd.DataFrame:
     """Probability that a head ends above the learned one, averaged over environments.
 
     Parameters
     ----------
-    rows, rng, selection_seeds
+    rows, selection_seeds, seed
         As in :func:`table1`.
 
     Returns
@@ -172,7 +174,8 @@ def improvement_table(
     One row for each algorithm, network, head and feature with ``environments``, those in which both
     heads have reported runs, ``n``, the least runs in any, and ``improvement`` with its interval
     from a bootstrap within environments. ``paired`` says whether both heads have the same seeds
-    everywhere, which are then resampled together.
+    everywhere, which are then resampled together; None where a single seed leaves nothing to
+    resample. ``note`` says so, and where seeds are few.
 
     Raises
     ------
@@ -187,20 +190,23 @@ def improvement_table(
             groups.setdefault(key, []).append((arm, linear))
     found = []
     for key, pairs in groups.items():
+        envs = [arm.keys["env"] for arm, _ in pairs]
+        fewest = [min(len(arm.runs), len(linear.runs)) for arm, linear in pairs]
         paired = all(arm.seeds == linear.seeds for arm, linear in pairs)
         improvement = probability_of_improvement(
             [arm.scores("final") for arm, _ in pairs],
             [linear.scores("final") for _, linear in pairs],
-            rng,
+            np.random.default_rng(seed),
             paired=paired,
         )
         found.append(
             {
                 **dict(zip(_ACROSS, key, strict=True)),
-                "environments": ", ".join(arm.keys["env"] for arm, _ in pairs),
-                "n": min(len(runs) for pair in pairs for runs in (pair[0].runs, pair[1].runs)),
-                "paired": paired,
+                "environments": ", ".join(envs),
+                "n": min(fewest),
+                "paired": paired if min(fewest) > 1 else None,
                 **_with_interval("improvement", improvement),
+                "note": "; ".join(_few_notes(dict(zip(envs, fewest, strict=True)))),
             }
         )
     return pd.DataFrame(found)
@@ -208,9 +214,9 @@ def improvement_table(
 
 def ablation_table(
     rows: pd.DataFrame,
-    rng: np.random.Generator,
     conditions: Sequence[str] | None = None,
     arms: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Deviation from the maximal angle of head and features for every condition and arm.
 
@@ -220,16 +226,16 @@ def ablation_table(
         One row for each condition, arm, seed and epoch, with ``head_max_angle`` and
         ``feature_max_angle`` (:class:`analysis.metrics.CollapseResult`). A column ``cells``, which
         states are measured, makes one line for each of its values.
-    rng
-        Draws the bootstrap's resamples.
     conditions, arms
-        What to show and in which order; None for all by name. What is asked for and was not run
-        has a line of dashes.
+        What to show and in which order; None for all by name. What was not run has no line.
+    seed
+        Of the bootstrap behind the intervals.
 
     Returns
     -------
-    One row a condition and arm: ``n`` seeds, and medians over seeds after the last epoch with 95 %
-    bootstrap intervals, NaN where a seed's value is NaN and for a single seed.
+    One row a condition and arm that were run: ``n`` seeds, ``epochs``, and medians over seeds after
+    the last epoch with 95 % bootstrap intervals, NaN where a seed's value is NaN and for a single
+    seed.
 
     Raises
     ------
@@ -253,10 +259,14 @@ def ablation_table(
         *([sorted(rows["cells"].unique())] if cells else []),
     ]
     found = []
-    for key in product(*orders):
-        own = groups.get(key, last.iloc[:0])
-        medians = _medians(own[list(_ANGLES)].to_numpy(dtype=np.float64), rng)
-        line: dict[str, Any] = {**dict(zip(keys, key, strict=True)), "n": len(own)}
+    for key in filter(groups.__contains__, product(*orders)):
+        own = groups[key]
+        medians = _medians(own[list(_ANGLES)].to_numpy(dtype=np.float64), seed)
+        line: dict[str, Any] = {
+            **dict(zip(keys, key, strict=True)),
+            "n": len(own),
+            "epochs": int(own["epoch"].iloc[0]),
+        }
         for name, median in zip(_ANGLES, medians, strict=True):
             line |= _with_interval(name, median)
         found.append(line)
@@ -271,21 +281,22 @@ _PAPER_CELL = ("algorithm", "env", "convention", "network")
 # --- what a line is made of ----------------------------------------------------------------------
 
 
-def _compared(
-    arm: Arm, linear: Arm | None, score: str, rng: np.random.Generator
-) -> dict[str, float]:
+def _compared(arm: Arm, linear: Arm | None, score: str, seed: int) -> dict[str, float]:
     """Interquartile mean of a score, and how it compares with the learned head's."""
     own = arm.scores(score)
-    iqm = stratified_bootstrap([own], interquartile_mean, rng) if own.size else _UNKNOWN
-    improvement = difference = _UNKNOWN
+    iqm = improvement = difference = _UNKNOWN
+    if own.size:
+        iqm = stratified_bootstrap([own], interquartile_mean, np.random.default_rng(seed))
     if linear is not None and arm is not linear and own.size:
         paired = arm.seeds == linear.seeds
         other = linear.scores(score)
-        improvement = probability_of_improvement([own], [other], rng, paired=paired)
+        improvement = probability_of_improvement(
+            [own], [other], np.random.default_rng(seed), paired=paired
+        )
         common = arm.seeds & linear.seeds
         if common:
             both = [a.scores(score)[a.runs["seed"].isin(common)] for a in (arm, linear)]
-            difference = paired_difference([both[0]], [both[1]], rng)
+            difference = paired_difference([both[0]], [both[1]], np.random.default_rng(seed))
     return {
         **_with_interval("iqm", iqm),
         **_with_interval("improvement", improvement),
@@ -303,6 +314,9 @@ def _notes(arm: Arm, linear: Arm | None, *, stops: bool) -> Iterator[str]:
         return
     if len(arm.runs) == 1:
         yield "one seed: no interval"
+    elif len(arm.runs) < FEW_RUNS:
+        iqm = ", the iqm is the mean" if len(arm.runs) <= 3 else ""
+        yield f"few seeds: the interval is too narrow{iqm}"
     lost = int(np.isnan(arm.scores("final")).sum())
     if lost:
         yield f"{lost} of {len(arm.runs)} runs without a final return"
@@ -320,9 +334,22 @@ def _notes(arm: Arm, linear: Arm | None, *, stops: bool) -> Iterator[str]:
         yield "no learned head on this feature with one rate to compare with"
         return
     if arm.seeds != linear.seeds:
-        yield "seeds differ from the learned head's"
+        yield (
+            f"seeds differ from the learned head's, which has {len(linear.seeds)}: the difference "
+            f"is over the {len(arm.seeds & linear.seeds)} in common"
+        )
     if arm.budget != linear.budget:
         yield "budget differs from the learned head's"
+
+
+def _few_notes(counts: Mapping[str, int]) -> Iterator[str]:
+    """What few seeds in any of some environments do to an interval over all of them."""
+    single = ", ".join(env for env, count in counts.items() if count == 1)
+    few = ", ".join(env for env, count in counts.items() if 1 < count < FEW_RUNS)
+    if single:
+        yield f"one seed in {single}: no interval"
+    elif few:
+        yield f"few seeds in {few}: the interval is too narrow"
 
 
 def _mean(values: Float) -> float:
@@ -338,13 +365,12 @@ def _std(values: Float) -> float:
     return float(values.std(ddof=1)) if values.size > 1 else np.nan
 
 
-def _medians(values: Float, rng: np.random.Generator) -> list[Estimate]:
+def _medians(values: Float, seed: int) -> list[Estimate]:
     """Of each column of (n, T)."""
-    if len(values) == 0:
-        return [_UNKNOWN] * values.shape[1]
     if len(values) == 1:
         return [Estimate(float(value), np.nan, np.nan) for value in values[0]]
-    return [Estimate(*map(float, ends)) for ends in zip(*median_band(values, rng), strict=True)]
+    band = median_band(values, np.random.default_rng(seed))
+    return [Estimate(*map(float, ends)) for ends in zip(*band, strict=True)]
 
 
 def _with_interval(name: str, estimate: Estimate) -> dict[str, float]:

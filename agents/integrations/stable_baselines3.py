@@ -152,7 +152,8 @@ def capture_features(
     Parameters
     ----------
     model
-        PPO, A2C, TRPO or any other with an `ActorCriticPolicy`, or the policy itself.
+        PPO, A2C, TRPO or any other with an `ActorCriticPolicy`, masked or not, or the policy
+        itself.
     observations
         (n, *shape) as the policy sees them: after `VecNormalize` where there is one; images
         channel first or last.
@@ -166,10 +167,20 @@ def capture_features(
 
     Raises
     ------
+    TypeError
+        For what has no head over actions where an actor-critic policy has it, such as a DQN; the
+        message names `analysis.capture.HookedPolicy`.
     ValueError
         For actions that are not `Discrete`, a single observation or none, and wrong shapes.
     """
     policy = model.policy if isinstance(model, OnPolicyAlgorithm) else model
+    # Not by class: the masked policies of sb3-contrib are like an ActorCriticPolicy and none.
+    if not isinstance(getattr(policy, "action_net", None), nn.Module):
+        raise TypeError(
+            f"a {type(model).__name__} is no actor-critic with discrete actions, whose features "
+            'can be found: pass HookedPolicy(module, head="name.of.its.last.linear.layer") of '
+            "analysis.capture, for a DQN with model.q_net as the module"
+        )
     if not isinstance(policy.action_space, spaces.Discrete):
         raise ValueError(f"logits need a Discrete action space, got {policy.action_space}")
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
 from agents.config import OBSERVATIONS
@@ -30,6 +29,7 @@ from analysis.figures.agents import (
 )
 from analysis.figures.panels import Panel
 from analysis.runs import RUN, SELECTION_SEEDS, read_training_rows, reported_rows, rows_digest
+from analysis.statistics import TOO_NARROW
 from analysis.storage import RunFolder, as_json
 from analysis.table_writers import to_html, to_markdown, to_text
 from analysis.tables import improvement_table, table1, table2
@@ -41,6 +41,7 @@ ENVIRONMENTS: Mapping[str, str] = {
 }
 """Environments of Figure 1 beside the grid, by the name on the command line."""
 _GEOMETRY_HEADS = ("linear", "etf")
+_IQM_WORDS = "Up to 3 seeds the iqm is the mean."
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,12 @@ class Table1:
             "epoch; std: over seeds, n − 1. Stop: first epoch at the target (column target), "
             "else the last epoch; reached: share of runs that got there. Iqm: "
             "interquartile mean of the final returns; improvement: probability of ending above the "
-            "learned head; difference: paired by seed; brackets: 95 % bootstrap over seeds. Stop "
-            "counts epochs, which differ in length (steps / epochs). "
-            f"{_rate_words(rows, self.selection_seeds)} Columns paper …: as it prints them, with "
-            "100 epochs (500 for Atari with an MLP, which there reads features of a CNN and here "
-            "the console's memory) and 20 seeds."
+            "learned head; difference: paired by seed; brackets: 95 % bootstrap over seeds. "
+            f"{TOO_NARROW} {_IQM_WORDS} Stop counts epochs, which differ in length (steps / "
+            f"epochs). {_rate_words(rows, self.selection_seeds)} Columns paper …: as it prints "
+            "them, with 100 epochs (500 for Atari with an MLP, which there reads features of a CNN "
+            "and here the console's memory) and 20 seeds; a dash where its Table 1 has no such "
+            "line, or a dash itself."
         )
         _store_tables(
             self.out,
@@ -154,8 +156,9 @@ class Table1:
                         "Probability of improvement",
                         "That a run with this head ends above a run with the learned head on the "
                         "same feature, ties counted half, averaged over environments; brackets: "
-                        "95 % bootstrap within environments. "
-                        f"{_rate_words(rows, self.selection_seeds)}",
+                        f"95 % bootstrap within environments. {TOO_NARROW} "
+                        f"{_rate_words(rows, self.selection_seeds)} Budgets are Table 1's; the "
+                        "paper prints no such probability.",
                     ),
                 ),
             },
@@ -190,8 +193,9 @@ class Table2:
         caption = (
             "Best: mean over runs of a run's highest evaluation return; std: over seeds, n − 1. "
             "Iqm, improvement and difference: of the best returns, as in Table 1; brackets: 95 % "
-            f"bootstrap over seeds. {_rate_words(rows, self.selection_seeds)} Paper best: as it "
-            "prints it for PPO with a CNN on Pong, 100 epochs."
+            f"bootstrap over seeds. {TOO_NARROW} {_IQM_WORDS} "
+            f"{_rate_words(rows, self.selection_seeds)} Paper best: as it prints it for PPO with a "
+            "CNN on Pong, 100 epochs; a dash where it prints none."
         )
         _store_tables(
             self.out,
@@ -285,7 +289,7 @@ def _store_figure(
             say(stdout, f"figure: {path}")
 
 
-_Maker = Callable[[pd.DataFrame, np.random.Generator, Sequence[int]], pd.DataFrame]
+_Maker = Callable[[pd.DataFrame, Sequence[int]], pd.DataFrame]
 
 
 def _store_tables(
@@ -296,10 +300,7 @@ def _store_tables(
     makers: Mapping[str, tuple[_Maker, TableWords]],
 ) -> None:
     try:
-        tables = {
-            part: make(rows, np.random.default_rng(0), selection_seeds)
-            for part, (make, _) in makers.items()
-        }
+        tables = {part: make(rows, selection_seeds) for part, (make, _) in makers.items()}
     except ValueError as error:
         raise UsageError(str(error)) from error
     config = {

@@ -5,7 +5,7 @@ The figure's other environments are drawn from stored runs (`analysis.commands.a
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -26,9 +26,10 @@ from analysis.commands.console import (
     say,
     stdout,
 )
-from analysis.exhibits import FigureWords, store_figure, store_table
+from analysis.exhibits import FigureWords, TableWords, store_figure, store_table
 from analysis.parallel import run_parts
 from analysis.runs import SELECTION_SEEDS
+from analysis.statistics import few_runs_words
 from analysis.storage import RunFolder
 
 
@@ -132,7 +133,9 @@ def run_cliff_figure(
             optimal_return=_optimal_return(chosen[0]),
         )
         name = f"figure1-cliff-{epochs}"
-        medians, bars = report.summary(rows, _labels(chosen)), evaluate_bars(rows, epochs)
+        configs = {arm.name: arm.config for arm in chosen}
+        medians = report.summary(rows, _labels(chosen), configs)
+        bars = evaluate_bars(rows, epochs)
         words = FigureWords(
             title=f"Figure 1, Ideal Cliff Walking, {epochs} epochs",
             caption=caption,
@@ -145,7 +148,9 @@ def run_cliff_figure(
             ("expectations", report.expectations(bars), report.EXPECTATIONS),
         ):
             if len(table):
-                titled = replace(about, title=f"{about.title}, {epochs} epochs")
+                titled = TableWords(
+                    f"{about.title}, {epochs} epochs", f"{about.caption}{few_runs_words(seeds)}"
+                )
                 store_table(folder, f"{name}-{part}", table, titled)
     return CliffFigure(epochs, bars, folder.path, paths)
 
@@ -185,7 +190,7 @@ def _cliff_caption(epochs: int, seeds: int) -> str:
         "features on the ball ‖h‖² ≤ 25 (ETF head). Eq. (2): exact objective, Ψ = 1, 125 updates "
         "an epoch, same norm control. Class-mean centre; population std; epoch 0 is the "
         "initialisation. Bands: 95 % bootstrap of the median. Both rows share their axes; (f) is "
-        "cut off at 1e-8."
+        f"cut off at 1e-8.{few_runs_words(seeds)}"
     )
 
 

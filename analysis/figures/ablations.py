@@ -75,7 +75,6 @@ def figure_ablations(
     Figure
         Median over seeds with its 95 % bootstrap band, on logarithmic axes.
     """
-    rng = np.random.default_rng(seed)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(14, 9.6))
         axes = figure.subplots(
@@ -88,7 +87,7 @@ def figure_ablations(
         for row, (objective, settings) in enumerate(studies):
             for column, panel in enumerate(_PANELS):
                 place = axes[row, column]
-                _draw(place, rows, panel, settings, arms, rng)
+                _draw(place, rows, panel, settings, arms, seed)
                 place.set_title(f"({'abcdef'[3 * row + column]}) {panel.title}, {objective}")
             labels = [_label(rows, name, label, row == 1) for name, label in settings.items()]
             axes[row, 0].set_yticks(range(len(settings)), labels)
@@ -112,7 +111,7 @@ def _draw(
     panel: _Panel,
     settings: Mapping[str, str],
     arms: Mapping[str, str],
-    rng: np.random.Generator,
+    seed: int,
 ) -> None:
     for place, setting in enumerate(settings):
         for position, (arm, colour) in enumerate(zip(arms, COLOURS, strict=False)):
@@ -122,10 +121,10 @@ def _draw(
             y = place + _SPREAD * ((position + 0.5) / len(arms) - 0.5)
             some = own.loc[own["cells"] == "visited", panel.column].to_numpy(dtype=float)
             every = own.loc[own["cells"] == "all", panel.hollow].to_numpy(dtype=float)
-            _dot(axes, _shown(some, panel), y, arm, colour, rng, hollow=False)
+            _dot(axes, _shown(some, panel), y, arm, colour, seed, hollow=False)
             # No cell without samples: no such cosine (NaN), or the same angle.
             if np.isfinite(every).all() and not np.array_equal(some, every):
-                _dot(axes, _shown(every, panel), y, arm, colour, rng, hollow=True)
+                _dot(axes, _shown(every, panel), y, arm, colour, seed, hollow=True)
     if panel.complement:
         # An orthogonal frame of features, which rectification leads to, on its own head.
         axes.axvline(1 - 0.75**0.5, color="black", linestyle=":", linewidth=1)
@@ -148,11 +147,11 @@ def _dot(
     y: float,
     arm: str,
     colour: str,
-    rng: np.random.Generator,
+    seed: int,
     *,
     hollow: bool,
 ) -> None:
-    band = median_band(values[:, None], rng)
+    band = median_band(values[:, None], np.random.default_rng(seed))
     centre, lower, upper = (max(float(edge[0]), _FLOOR) for edge in band)
     axes.plot([lower, upper], [y, y], color=colour, linewidth=1.6, alpha=0.6)
     axes.plot(

@@ -118,7 +118,6 @@ def figure3(
     RunFolderError
         There are no rows of one of the environments.
     """
-    rng = np.random.default_rng(seed)
     lines = []
     for env in envs:
         settings = _settings(_of_environment(rows, env), SETTING[:-1])
@@ -134,7 +133,7 @@ def figure3(
             for axes in places[len(line) :]:
                 axes.set_axis_off()
             for setting, axes in zip(line, places, strict=False):
-                _draw_returns(axes, _matching(rows, setting), rng)
+                _draw_returns(axes, _matching(rows, setting), seed)
                 label = setting_label({**setting, "feature": "rectified"}, with_env=False)
                 axes.set_title(f"{setting['env']}\n{label}")
     return figure
@@ -145,12 +144,13 @@ def pictures(figure: Figure) -> dict[str, bytes]:
     return {kind: encode(figure, kind) for kind in ("png", "pdf")}
 
 
-def _draw_returns(axes: Axes, rows: pd.DataFrame, rng: np.random.Generator) -> None:
+def _draw_returns(axes: Axes, rows: pd.DataFrame, seed: int) -> None:
     for colour, (head, name) in zip(COLOURS, HEADS.items(), strict=False):
         for feature, own in rows[rows["head"] == head].groupby("feature"):
             style = "-" if feature == "rectified" else "--"
             places, values = by_seed(own, "eval_return", "steps")
-            draw_band(axes, places, mean_over_seeds(values, rng), colour, style)
+            band = mean_over_seeds(values, np.random.default_rng(seed))
+            draw_band(axes, places, band, colour, style)
             if len(values) > 1:
                 for edge in (values.min(axis=0), values.max(axis=0)):
                     axes.plot(places, edge, style, color=colour, linewidth=0.5, alpha=0.7)
@@ -173,7 +173,6 @@ def _geometry(
 
     `solid` says what a solid line is.
     """
-    rng = np.random.default_rng(seed)
     heads = rows[rows["head"].isin(_ROWS)]
     envs = list(dict.fromkeys(env for env, _, _ in columns))
     settings = [
@@ -196,7 +195,7 @@ def _geometry(
                 for colour, setting in zip(COLOURS, settings, strict=False):
                     own = _matching(heads[heads["head"] == head], setting)
                     if setting["env"] == env and len(own):
-                        draw_medians(place, own, panel, colour, rng, x="steps", marker=".")
+                        draw_medians(place, own, panel, colour, seed, x="steps", marker=".")
                 say_nothing_shown(place)
                 place.set_title(title)
                 place.set_ylabel(panel.ylabel)

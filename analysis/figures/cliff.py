@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import gymnasium
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,7 +54,6 @@ def figure1(
     Figure
         Median over seeds with a 95 % bootstrap band of the median. Epoch 0 is initialisation.
     """
-    rng = np.random.default_rng(seed)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(16, 8.2))
         grid = figure.add_gridspec(
@@ -75,7 +73,7 @@ def figure1(
             lower = figure.add_subplot(grid[1, column], sharex=upper, sharey=upper)
             for axes, curves in ((upper, learned), (lower, etf)):
                 for curve, colour in zip(curves, COLOURS, strict=False):
-                    draw_medians(axes, rows[rows["arm"] == curve.arm], panel, colour, rng)
+                    draw_medians(axes, rows[rows["arm"] == curve.arm], panel, colour, seed)
                 if panel.features == "expected_return":
                     axes.axhline(optimal_return, color="black", linestyle=":", linewidth=1)
                 if panel.logarithmic:

@@ -132,7 +132,7 @@ def _name_actions(axes: Axes, overlay: Overlay, actions: Sequence[str] | None, n
 
 def _summary(comparison: Comparison) -> str:
     angle = comparison.angle_error
-    text = f"angles off by {angle.value:.3g}°"
+    text = "no angle to compare" if np.isnan(angle.value) else f"angles off by {angle.value:.3g}°"
     if np.isfinite(angle.lower):
         text += f" [{angle.lower:.3g}, {angle.upper:.3g}]"
     norm = comparison.norm_error

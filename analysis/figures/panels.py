@@ -64,7 +64,7 @@ def draw_medians(
     rows: pd.DataFrame,
     panel: Panel,
     colour: str,
-    rng: np.random.Generator,
+    seed: int,
     x: str = "epoch",
     marker: str = "",
 ) -> None:
@@ -74,6 +74,8 @@ def draw_medians(
     ----------
     rows
         Of one arm: one row for each seed and epoch.
+    seed
+        Of the bootstrap behind each band: equal values have equal bands.
     x
         ``"epoch"`` or ``"steps"``, the median of its seeds' agent steps at each epoch.
     marker
@@ -83,7 +85,8 @@ def draw_medians(
         if metric is None:
             continue
         places, values = by_seed(rows, metric, x)
-        draw_band(axes, places, median_over_seeds(values, rng), colour, style, marker)
+        band = median_over_seeds(values, np.random.default_rng(seed))
+        draw_band(axes, places, band, colour, style, marker)
 
 
 def draw_band(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from sb3_contrib import TRPO
+from sb3_contrib import TRPO, MaskablePPO
 from stable_baselines3 import A2C, PPO
 
 import lpm
@@ -245,6 +245,13 @@ def test_parameters_of_another_orientation_replace_it() -> None:
 def test_refused(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_capture_of_a_masked_policy() -> None:
+    model = MaskablePPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu")
+    captured = capture_features(model, states())
+    by_hand = captured.features @ captured.head.T + captured.bias
+    np.testing.assert_allclose(probabilities(model.policy, states()), softmax(by_hand), atol=1e-6)
 
 
 def test_capture_refuses_what_has_no_batch_or_no_logits() -> None:

@@ -281,6 +281,14 @@ def test_dots_are_medians_of_their_cells(toy_rows) -> None:
     assert "max/min d: 1" in figure.axes[3].get_yticklabels()[0].get_text()
 
 
+def test_equal_arms_have_equal_bands(toy_rows) -> None:
+    rows = pd.concat([toy_rows.assign(seed=toy_rows["seed"] + 3 * i) for i in range(3)])
+    rows["feature_max_angle"] = np.random.default_rng(0).uniform(0.1, 1, 9)[rows["seed"]]
+    lines = [line for line in draw(rows).axes[1].get_lines() if line.get_marker() == "None"]
+    bands = {tuple(line.get_xdata()) for line in lines if line.get_color() != "#bbbbbb"}
+    assert len(bands) == 1
+
+
 def test_run_is_stored_and_read_back(toy_run, monkeypatch) -> None:
     first, gained = toy_run
     assert gained == {case.name: 2 for case in toy_cases()}

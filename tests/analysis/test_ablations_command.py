@@ -51,4 +51,8 @@ def test_stored_rows_are_drawn_again_without_training(tmp_path, monkeypatch) -> 
     ]
     found = angles.loc[(case.condition.name, case.arm.name, "all")]
     assert found["n"] == 2
+    assert found[["epochs", "updates", "episodes"]].tolist() == [1, 2, 0]
+    sampled = angles.loc[("sampled-sweep", "etf-sphere", "all")]
+    assert sampled[["epochs", "updates", "episodes"]].tolist() == [1, 2, 64]
+    assert len(angles) == 2 * len(toy_cases())  # nothing that was not run
     assert found["feature_max_angle"] == pytest.approx(own["feature_max_angle"].median())

@@ -19,6 +19,7 @@ from analysis.exhibits import read_figures, read_tables
 from analysis.figures.agents import figure1_agents, figure3, figure4
 from analysis.figures.panels import mean_over_seeds
 from analysis.figures.style import COLOURS, encode
+from analysis.statistics import TOO_NARROW
 from analysis.storage import RunFolder, RunFolderError
 
 METRICS = (
@@ -228,6 +229,21 @@ def test_bands_of_means_are_those_of_a_naive_bootstrap() -> None:
     assert np.isnan(single.lower).all()
 
 
+def test_equal_curves_have_equal_bands() -> None:
+    rows = rows_of(("linear",), 9, **PPO_PONG)
+    rows["feature_equiangularity"] = rows["head_equiangularity"]
+    both = pd.concat([rows, rows.assign(head="etf")])
+    (returns,) = figure3(both, "", ["Pong"]).axes
+    assert len({_outline(band) for band in returns.collections}) == 1
+    places = panels(figure1_agents(both, "Pong", ""), "(d) equiangularity")
+    assert len({_outline(band) for place in places for band in place.collections}) == 1
+
+
+def _outline(band: Any) -> bytes:
+    (path,) = band.get_paths()
+    return path.vertices.tobytes()
+
+
 # --- words ---------------------------------------------------------------------------------------
 
 
@@ -241,6 +257,9 @@ def test_captions_give_seeds_and_budget_of_the_rows() -> None:
     )
     assert "Table 1 ends" not in describe_runs(rows.assign(convention="v5"))
     assert "the paper prints no number of steps" in describe_runs(rows_of(**CARTPOLE))
+    assert describe_runs(rows).endswith(TOO_NARROW)
+    for seeds in (1, 5):  # no band, and one that is wide enough
+        assert TOO_NARROW not in describe_runs(rows_of(seeds=seeds, **CARTPOLE))
     rows["absent_classes"] = rows["seed"].astype(float)
     assert "(0 to 2 of them after the last epoch)" in geometry_words(rows, [])
     assert "shortest of its runs" not in geometry_words(rows, [])
@@ -289,8 +308,12 @@ def test_commands_store_exhibits_that_are_the_same_every_time(
             assert figure.words is not None
             assert "2 seeds" in figure.words.caption
         else:
-            table = next(table for table in read_tables(folder) if table.name == name)
+            tables = read_tables(folder)
+            table = next(table for table in tables if table.name == name)
             assert (table.rows["n"] == 2).any()
+            assert all(TOO_NARROW in table.words.caption for table in tables)
+            assert "iqm is the mean" in table.words.caption
+            assert "a dash where" in table.words.caption
     assert contents[0] == contents[1]
 
 

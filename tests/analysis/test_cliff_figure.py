@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import cliff, figures
-from analysis.cliff import BARS, Arm, arms, evaluate_bars, run_arm, snapshot_epochs
+from agents import TabularConfig
+from analysis import cliff, figures, report
+from analysis.cliff import BARS, Arm, arms, budget, evaluate_bars, run_arm, snapshot_epochs
 from analysis.commands import cliff as cliff_command
 from analysis.commands import reproduce
 from analysis.parallel import run_parts
+from analysis.statistics import TOO_NARROW
 from analysis.storage import RunFolder, RunFolderError
 
 SEEDS = (0, 1, 2)
@@ -181,6 +183,46 @@ def test_figure_1_meets_its_bars(tmp_path) -> None:
         assert bars["met"].all(), bars.to_string()
 
 
+# --- Figure 1 in numbers -------------------------------------------------------------------------
+
+
+def test_summary_has_seeds_intervals_and_budget(toy_rows) -> None:
+    chosen = toy_arms(12)
+    table = report.summary(
+        toy_rows, {arm.name: arm.name for arm in chosen}, {arm.name: arm.config for arm in chosen}
+    )
+    assert table[["arm", "epoch"]].to_numpy().tolist() == [
+        [arm.name, epoch] for arm in chosen for epoch in (0, 12)
+    ]
+    assert (table["n"] == len(SEEDS)).all()
+    lines = table.set_index(["arm", "epoch"])
+    # 4 updates an epoch, two on each collect of 8 episodes from 8 cells.
+    assert lines.loc[("etf-paper", 12), ["updates", "episodes"]].tolist() == [48, 24 * 64]
+    assert lines.loc[("etf-paper", 0), ["updates", "episodes"]].tolist() == [0, 0]
+    assert lines.loc[("learned-eq2", 12), ["updates", "episodes"]].tolist() == [48, 0]
+    own = toy_rows[(toy_rows["arm"] == "learned-paper") & (toy_rows["epoch"] == 12)]
+    line = lines.loc[("learned-paper", 12)]
+    for name, column in (("angle H", "feature_max_angle"), ("NC1", "within_class_variation")):
+        # Of 27 resamples of three seeds 7 have the lowest as their median, and 7 the highest.
+        ends = (own[column].median(), own[column].min(), own[column].max())
+        assert tuple(line[[name, f"{name}_lower", f"{name}_upper"]]) == pytest.approx(ends)
+    assert line["optimal seeds"] == own["optimal"].mean()
+    assert line["optimal seeds_lower"] <= line["optimal seeds"] <= line["optimal seeds_upper"]
+    shuffled = report.summary(
+        toy_rows.sample(frac=1, random_state=0),
+        {arm.name: arm.name for arm in chosen},
+        {arm.name: arm.config for arm in chosen},
+    )
+    pd.testing.assert_frame_equal(table, shuffled)
+
+
+def test_episodes_on_policy_are_those_of_a_collect() -> None:
+    config = TabularConfig(scheme="uniform", episodes=32)
+    assert budget(config, 10) == {"updates": 320, "episodes": 160 * 32}
+    wide = TabularConfig(width=6)
+    assert budget(wide, 1) == {"updates": 32, "episodes": 16 * 8 * 12}
+
+
 # --- figure and page ---------------------------------------------------------------------------
 
 
@@ -231,6 +273,8 @@ def test_reproduce_writes_one_page_with_everything(tmp_path, monkeypatch) -> Non
     png = drawn[0].paths[0]
     assert matplotlib.image.imread(png).shape[1] > 2000
     assert "Ideal Cliff Walking (2×4 cells" in html
+    assert "prints no number here" in html
+    assert TOO_NARROW in html
     # A second run reads the rows back and leaves the figure as it was.
     before = png.read_bytes()
     reproduce.run_reproduce(tmp_path, seed=0, instances=3, seeds=2, lengths=(2,), workers=1)

@@ -359,6 +359,32 @@ def test_angles_are_plain_angles() -> None:
     assert math.isnan(found.etf_angle)
 
 
+@pytest.mark.parametrize("present", [1, 2])
+def test_fewer_than_three_actions_have_no_centred_shape(present) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((40, 6))  # nothing like an optimum
+    labels = np.arange(40) % present
+    snapshot = Snapshot(features, labels, lpm.simplex_etf(4, 6), num_classes=4, step=0)
+    found = overlay(snapshot, rng=rng, bootstrap=50)
+    centred = found.comparisons["centred"]
+    errors = (centred.angle_error, centred.worst_angle, centred.norm_error)
+    assert np.isnan(np.array(errors)).all()
+    assert np.isnan(centred.lower).all()
+    assert np.isnan(centred.upper).all()
+    assert "fewer than three actions" in found.reasons["centred comparison"]
+    assert "centred angles" not in found.reasons
+    assert math.isfinite(found.comparisons["cross"].angle_error.value)
+
+
+def test_two_actions_at_their_optimum_are_covered_without_a_centred_band() -> None:
+    rng = np.random.default_rng(0)
+    head = lpm.simplex_etf(2, 6, HEAD_ENERGY, rng)
+    features = head * np.sqrt(ENERGY / HEAD_ENERGY)
+    found = overlay(noisy(features, head, (100, 100), rng, noise=0.3), rng=rng, bootstrap=200)
+    assert np.isnan(found.comparisons["centred"].lower).all()
+    assert found.covered
+
+
 def test_imbalance_alone_explains_the_distance_to_the_etf() -> None:
     snapshot = without_noise(learned_imbalanced)
     found = overlay(snapshot, rng=np.random.default_rng(0), head="learned", bootstrap=2)

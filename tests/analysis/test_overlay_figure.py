@@ -49,6 +49,15 @@ def test_all_matrices_terms_and_names_are_drawn(found) -> None:
     assert [label.get_text() for label in first.get_xticklabels()] == ["right", "left", "down"]
 
 
+def test_what_two_actions_do_not_tell_is_said() -> None:
+    rng = np.random.default_rng(0)
+    features, labels = rng.standard_normal((40, 6)), np.arange(40) % 2
+    snapshot = Snapshot(features, labels, lpm.simplex_etf(2, 6), num_classes=2, step=0)
+    shown = texts(figure_overlay(overlay(snapshot, rng=rng, bootstrap=20), ""))
+    assert shown.count("no angle to compare") == 1
+    assert not any("nan" in text for text in shown)
+
+
 def test_bytes_are_stable_and_a_picture(found, tmp_path) -> None:
     once, again = (encode(figure_overlay(found, "caption"), "png") for _ in range(2))
     assert once == again

@@ -289,6 +289,31 @@ def test_stable_baselines3_model() -> None:
     assert numbers(probe(hooked, x)) == pytest.approx(numbers(found), rel=1e-4, nan_ok=True)
 
 
+def test_stable_baselines3_models_without_an_actor_are_refused_with_the_remedy() -> None:
+    from sb3_contrib import QRDQN
+    from stable_baselines3 import DQN, SAC
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    cartpole = gymnasium.make("CartPole-v1")
+    x = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    model = DQN("MlpPolicy", cartpole, buffer_size=1, seed=0, device="cpu")
+    for unsupported in (
+        model,
+        model.policy,
+        QRDQN("MlpPolicy", cartpole, buffer_size=1, device="cpu"),
+        SAC("MlpPolicy", "Pendulum-v1", buffer_size=1, device="cpu"),
+        DummyVecEnv([lambda: cartpole]),
+    ):
+        name = type(unsupported).__name__
+        with pytest.raises(TypeError, match=rf"a {name} is no actor.*HookedPolicy.*model\.q_net"):
+            probe(unsupported, x)
+    found = probe(HookedPolicy(model.q_net, head="q_net.4"), x)
+    with torch.no_grad():
+        values = model.q_net(torch.from_numpy(x))
+    entropy = torch.distributions.Categorical(logits=values).entropy().mean()
+    assert found.entropy == pytest.approx(float(entropy), rel=1e-5)
+
+
 class _Actor(nn.Module):
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()

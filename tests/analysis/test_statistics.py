@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from analysis import statistics
 from analysis.statistics import median_band
 
 
@@ -25,6 +26,15 @@ def test_band_covers_the_median_at_its_level() -> None:
     band = median_band(values, rng, level=0.9, resamples=600)
     coverage = ((band.lower <= 0) & (band.upper >= 0)).mean()
     assert 0.85 <= coverage <= 0.97
+
+
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.5), (3, 0.75)])
+def test_band_of_few_seeds_covers_as_little_as_readers_are_told(seeds, share) -> None:
+    rng = np.random.default_rng(0)
+    band = median_band(rng.standard_normal((seeds, 4000)), rng, resamples=400)
+    coverage = ((band.lower <= 0) & (band.upper >= 0)).mean()
+    assert coverage == pytest.approx(share, abs=0.03)
+    assert f"{100 * share:g} %" in (statistics.TOO_NARROW if seeds == 3 else statistics.__doc__)
 
 
 def test_same_generator_same_band() -> None:

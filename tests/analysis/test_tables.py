@@ -62,7 +62,7 @@ def _frame(*runs: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _table1(*runs: list[dict[str, Any]], **options: Any) -> pd.DataFrame:
-    return table1(_frame(*runs), np.random.default_rng(0), **options)
+    return table1(_frame(*runs), **options)
 
 
 def _line(table: pd.DataFrame, head: str, **where: Any) -> pd.Series:
@@ -264,16 +264,17 @@ def test_table_1_by_hand() -> None:
     paper = etf[["paper_best", "paper_final", "paper_stop", "paper_std"]].tolist()
     assert paper == [21.1, 20.9, 89, 2.28]
     assert linear["paper_final"] == 19.8
-    assert linear["note"] == etf["note"] == "only one learning rate"
+    few = "only one learning rate; few seeds: the interval is too narrow"
+    assert linear["note"] == etf["note"] == few
 
 
 def test_order_of_rows_changes_nothing() -> None:
     orthogonal = [_run([9, final], seed, head="orthogonal") for seed, final in ((3, 4.0), (7, 5.5))]
     rows = _frame(*_LINEAR, *_ETF, *orthogonal, _run([1, 2], env="Qbert"))
-    table = table1(rows, np.random.default_rng(0))
+    table = table1(rows)
     for draw in range(3):
         shuffled = rows.sample(frac=1, random_state=draw).reset_index(drop=True)
-        again = table1(shuffled, np.random.default_rng(0))
+        again = table1(shuffled)
         pd.testing.assert_frame_equal(table, again)
         assert to_markdown(again).encode() == to_markdown(table).encode()
 
@@ -285,6 +286,22 @@ def test_one_seed_has_numbers_and_no_intervals() -> None:
     ends = ["std", *(f"{c}_{e}" for c in ("iqm", "improvement") for e in ("lower", "upper"))]
     assert np.isnan(etf[ends].to_numpy(float)).all()
     assert "one seed: no interval" in etf["note"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        (2, "; few seeds: the interval is too narrow, the iqm is the mean"),
+        (3, "; few seeds: the interval is too narrow, the iqm is the mean"),
+        (4, "; few seeds: the interval is too narrow"),
+        (5, ""),
+    ],
+)
+def test_few_seeds_are_said_to_be_few(seeds, note) -> None:
+    runs = [_run([seed**2], seed, head=h) for seed in range(seeds) for h in ("linear", "etf")]
+    line = _line(_table1(*runs), "etf")
+    assert line["note"] == f"only one learning rate{note}"
+    assert (line["iqm"] == line["final"]) == (seeds <= 3)
 
 
 @pytest.mark.parametrize(("present", "absent"), [("linear", "etf"), ("etf", "linear")])
@@ -337,7 +354,8 @@ def test_common_seeds_are_paired_and_others_are_not() -> None:
         1,
     )
     assert unpaired["difference"] == 1 - 20  # seeds 2, 3 and 4 only
-    assert "seeds differ" in unpaired["note"]
+    assert "seeds differ from the learned head's, which has 5" in unpaired["note"]
+    assert "the difference is over the 3 in common" in unpaired["note"]
     assert "seeds differ" not in paired["note"]
 
 
@@ -363,11 +381,49 @@ def test_improvement_over_environments_weighs_them_alike() -> None:
     pong = [*_LINEAR, *_ETF]
     qbert = [_run([3], seed, env="Qbert", head=h) for seed in (0, 1) for h in ("linear", "etf")]
     rows = _frame(*pong, *qbert, _run([1], env="Enduro"))
-    table = improvement_table(rows, np.random.default_rng(0))
+    table = improvement_table(rows)
     line = _line(table, "etf")
     assert line["improvement"] == (11 / 16 + 0.5) / 2
     assert (line["environments"], line["n"], line["paired"]) == ("Pong, Qbert", 2, True)
     assert line["improvement_lower"] < line["improvement"] < line["improvement_upper"]
+    assert line["note"] == "few seeds in Pong, Qbert: the interval is too narrow"
+
+
+def test_improvement_of_one_seed_is_not_called_paired() -> None:
+    single = [_run([3], 0, env="Qbert", head=h) for h in ("linear", "etf")]
+    line = _line(improvement_table(_frame(*_LINEAR, *_ETF, *single)), "etf")
+    assert (line["n"], line["paired"]) == (1, None)
+    assert np.isnan([line["improvement_lower"], line["improvement_upper"]]).all()
+    assert line["note"] == "one seed in Qbert: no interval"
+    many = [_run([seed], seed, head=h) for seed in range(5) for h in ("linear", "etf")]
+    line = _line(improvement_table(_frame(*many)), "etf")
+    assert (line["n"], line["paired"], line["note"]) == (5, True, "")
+
+
+def test_equal_data_have_equal_intervals_in_every_line_and_table() -> None:
+    rng = np.random.default_rng(3)
+    finals = {head: rng.integers(0, 500, 20).tolist() for head in ("linear", "etf")}
+    rows = _frame(
+        *(
+            _run([final], seed, head=head, algorithm=algorithm)
+            for algorithm in ("a2c", "ppo")
+            for head, values in finals.items()
+            for seed, final in enumerate(values)
+        )
+    )
+    table, improvement = table1(rows), improvement_table(rows)
+    ends = [name for name in table if name.endswith(("_lower", "_upper"))]
+    for head in finals:
+        first, second = (_line(table, head, algorithm=name) for name in ("a2c", "ppo"))
+        pd.testing.assert_series_equal(first[ends], second[ends], check_names=False)
+    ends = ["improvement_lower", "improvement_upper"]
+    for algorithm in ("a2c", "ppo"):
+        pd.testing.assert_series_equal(
+            _line(table, "etf", algorithm=algorithm)[ends],
+            _line(improvement, "etf", algorithm=algorithm)[ends],
+            check_names=False,
+        )
+    assert (table1(rows, seed=1)["iqm_lower"] != table["iqm_lower"]).any()
 
 
 # --- Table 2 -------------------------------------------------------------------------------------
@@ -383,7 +439,7 @@ def test_table_2_by_hand() -> None:
         }.items()
         for seed, best in enumerate(bests)
     ]
-    table = table2(_frame(*runs), np.random.default_rng(0))
+    table = table2(_frame(*runs))
     assert table[["epsilon", "head"]].to_numpy().tolist() == [
         [0.01, "linear"],
         [0.01, "etf"],
@@ -403,7 +459,7 @@ def test_table_2_by_hand() -> None:
 
 def test_table_2_needs_epsilon() -> None:
     with pytest.raises(ValueError, match="column epsilon"):
-        table2(_frame(_run([1])), np.random.default_rng(0))
+        table2(_frame(_run([1])))
 
 
 # --- the paper's numbers -------------------------------------------------------------------------
@@ -561,32 +617,39 @@ def test_ablations_by_hand() -> None:
             _ablation("base", "learned", [0.1, _NAN, 0.2]),
         ]
     )
-    table = ablation_table(rows, np.random.default_rng(0), ["wide", "base"], ["learned", "etf"])
-    assert table[["condition", "arm", "n"]].to_numpy().tolist() == [
-        ["wide", "learned", 0],
-        ["wide", "etf", 3],
-        ["base", "learned", 3],
-        ["base", "etf", 1],
+    table = ablation_table(rows, ["wide", "base"], ["learned", "etf"])
+    # Nothing was run of wide.learned, and so there is no line.
+    assert table[["condition", "arm", "n", "epochs"]].to_numpy().tolist() == [
+        ["wide", "etf", 3, 100],
+        ["base", "learned", 3, 100],
+        ["base", "etf", 1, 100],
     ]
-    wide = table.iloc[1]
+    wide = table.iloc[0]
     assert (wide["head_max_angle"], wide["feature_max_angle"]) == (0.2, 0.4)
     # Of 27 resamples 7 have the median 0.1 and 7 have 0.3: more than 2.5 % at either end.
     assert (wide["head_max_angle_lower"], wide["head_max_angle_upper"]) == (0.1, 0.3)
     assert (wide["feature_max_angle_lower"], wide["feature_max_angle_upper"]) == (0.2, 0.6)
-    assert table.iloc[3]["head_max_angle"] == 0
-    assert table["head_max_angle"].isna().tolist() == [True, False, True, False]
-    assert table["head_max_angle_lower"].isna().tolist() == [True, False, True, True]
+    assert table.iloc[2]["head_max_angle"] == 0
+    assert table["head_max_angle"].isna().tolist() == [False, True, False]
+    assert table["head_max_angle_lower"].isna().tolist() == [False, True, True]
 
 
 def test_order_of_ablation_rows_changes_nothing() -> None:
     # The median of 3.0 % of all resamples of 9 seeds is at most the second lowest, so what the
     # interval ends at hangs on the draw, and a draw that follows the rows shows within a few.
     rows = _ablation("base", "etf", np.random.default_rng(0).random(9).tolist())
-    table = ablation_table(rows, np.random.default_rng(0))
+    table = ablation_table(rows)
     for draw in range(20):
         shuffled = rows.sample(frac=1, random_state=draw)
-        again = ablation_table(shuffled, np.random.default_rng(0))
+        again = ablation_table(shuffled)
         pd.testing.assert_frame_equal(table, again)
+
+
+def test_equal_ablations_have_equal_intervals() -> None:
+    values = np.random.default_rng(0).random(20).tolist()
+    arms = [_ablation("base", arm, values) for arm in ("a", "b", "c", "d")]
+    table = ablation_table(pd.concat(arms)).drop(columns="arm")
+    assert len(table.drop_duplicates()) == 1
 
 
 def test_ablations_of_visited_and_of_all_cells() -> None:
@@ -596,7 +659,7 @@ def test_ablations_of_visited_and_of_all_cells() -> None:
             _ablation("base", "etf", [0.3, 0.4], cells="all"),
         ]
     )
-    table = ablation_table(rows, np.random.default_rng(0))
+    table = ablation_table(rows)
     assert table["cells"].tolist() == ["all", "visited"]
     assert table["head_max_angle"].tolist() == pytest.approx([0.35, 0.15])
 
@@ -611,7 +674,7 @@ def test_ablations_of_visited_and_of_all_cells() -> None:
 )
 def test_ablations_refused(rows, message) -> None:
     with pytest.raises(ValueError, match=message):
-        ablation_table(rows, np.random.default_rng(0))
+        ablation_table(rows)
 
 
 # --- writing -------------------------------------------------------------------------------------
