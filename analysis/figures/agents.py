@@ -25,7 +25,7 @@ from analysis.figures.panels import (
     mean_over_seeds,
     say_nothing_shown,
 )
-from analysis.figures.style import COLOURS, STYLE, encode
+from analysis.figures.style import COLOURS, STYLE, encode, write_caption
 from analysis.storage import RunFolderError
 
 FIGURE1_PANELS = figure1_panels("evaluation return", "eval_return")
@@ -300,7 +300,7 @@ def _sheet(width: float, panels: float, entries: int, caption: str) -> tuple[Fig
     labels = 0.55
     height = panels + labels + legend + words
     figure = Figure(figsize=(width, height))
-    figure.text(0.02, 0.1 / height, text, fontsize=8.5, va="bottom")
+    write_caption(figure, text, 0.1 / height)
     return figure, (labels + legend + words) / height, words / height
 
 

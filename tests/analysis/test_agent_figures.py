@@ -2,11 +2,13 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from caption_cases import assert_cut_above_its_caption
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -107,6 +109,13 @@ def test_figure_1_shows_medians_over_seeds_against_steps(
             for line in drawn:
                 np.testing.assert_allclose(line.get_ydata(), own.groupby("epoch")[column].median())
                 np.testing.assert_allclose(line.get_xdata(), 10_000 * np.arange(5))
+
+
+@pytest.mark.parametrize("draw", [figure3, figure4, partial(figure1_agents, env="Pong")])
+def test_captions_can_be_left_off_the_picture(draw) -> None:
+    words = "What was run, in a caption of several lines. " * 15
+    envs = {} if isinstance(draw, partial) else {"envs": ["Pong"]}
+    assert_cut_above_its_caption(draw(rows_of(**PPO_PONG), caption=words, **envs), words)
 
 
 def test_figure_4_shows_angles_of_both_environments() -> None:

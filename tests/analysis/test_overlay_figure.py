@@ -5,6 +5,7 @@ import dataclasses
 import matplotlib.image
 import numpy as np
 import pytest
+from caption_cases import assert_cut_above_its_caption
 from matplotlib.figure import Figure
 
 import lpm
@@ -47,6 +48,11 @@ def test_all_matrices_terms_and_names_are_drawn(found) -> None:
         assert f"{term.value:.2e}" in shown
     first = next(axes for axes in figure.axes if axes.images)
     assert [label.get_text() for label in first.get_xticklabels()] == ["right", "left", "down"]
+
+
+def test_the_caption_can_be_left_off_the_picture(found) -> None:
+    words = "What was run, in a caption of several lines. " * 10
+    assert_cut_above_its_caption(figure_overlay(found, words), words)
 
 
 def test_bytes_are_stable_and_a_picture(found, tmp_path) -> None:
