@@ -416,6 +416,24 @@ def test_exhibits_stand_in_the_order_a_reader_expects(tmp_path: Path) -> None:
     assert found == ["figure1-cliff-100", "figure1-cliff-500", "figure3", "figure10", "figure-lpm"]
 
 
+def test_overlays_stand_by_environment_head_and_epoch(tmp_path: Path) -> None:
+    start = "Peeled model over"
+    titles = [
+        f"{start} Breakout: PPO, v5, ETF head, seed 0, epoch 5",
+        f"{start} Breakout: PPO, v5, learned head, seed 0, epoch 5",
+        f"{start} Breakout: PPO, v5, learned head, seed 0, epoch 10",
+        f"{start} Ideal Cliff Walking, ETF head, norm control (ball), epoch 500",
+        f"{start} Pong: PPO, v5, ETF head, seed 0, epoch 5",
+    ]
+    for title, digest in zip(titles, ("e1", "09", "a2", "03", "11"), strict=True):
+        folder = RunFolder(tmp_path, "overlay", {"title": title})
+        words = FigureWords(title, "c", "a")
+        store_figure(folder, f"overlay-{digest}-x", {"png": png(4, 3)}, words)
+    store_figure(folder, "table1", {"png": png(4, 3)}, FigureWords("t", "c", "a"))
+    found = report.collect(sorted(tmp_path.iterdir()), "t").figures
+    assert [figure.words.title for figure in found if figure.words] == [*titles, "t"]
+
+
 def test_a_directory_without_run_folders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"no run folder in .* --out"):
         report.build_report(tmp_path, tmp_path / "page.html")
