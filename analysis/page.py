@@ -110,7 +110,7 @@ def _size(png: bytes) -> tuple[int, int, float]:
         elif kind == b"pHYs":
             per_metre, _, _ = struct.unpack(">IIB", content)
             inches = width / (per_metre * 0.0254)
-        elif content.startswith(CAPTION_ROW.encode() + b"\0"):
+        elif kind == b"tEXt" and content.startswith(CAPTION_ROW.encode() + b"\0"):
             height = int(content.partition(b"\0")[2])
     return width, height, inches
 
