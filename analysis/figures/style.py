@@ -63,7 +63,8 @@ def encode(figure: Figure, kind: str) -> bytes:
 def _caption_row(figure: Figure) -> str | None:
     for text in figure.texts:
         if text.get_gid() == _CAPTION and text.get_text():
-            top = text.get_window_extent(RendererAgg(1, 1, _DPI), dpi=_DPI).y1
+            renderer = RendererAgg(1, 1, _DPI)  # type: ignore[no-untyped-call]
+            top = text.get_window_extent(renderer, dpi=_DPI).y1
             # Glyphs may stand a pixel out of their box.
             return str(int(figure.get_figheight() * _DPI - top) - 1)
     return None
