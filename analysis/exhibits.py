@@ -22,6 +22,9 @@ import pandas as pd
 from analysis.sealed import pack_rows
 from analysis.storage import RunFolder, RunFolderError, as_json, load_rows
 
+CAPTION_ROW = "Caption row"
+"""Keyword of the text in a PNG that says how many rows of pixels there are above its caption."""
+
 
 @dataclass(frozen=True)
 class FigureWords:

@@ -3,14 +3,14 @@
 import base64
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from analysis.exhibits import FigureExhibit, FigureWords, TableExhibit
+from analysis.exhibits import CAPTION_ROW, FigureExhibit, FigureWords, TableExhibit
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,7 @@ _NO_WORDS = FigureWords(
 
 def _figure(figure: FigureExhibit) -> dict[str, object]:
     words = figure.words or _NO_WORDS
-    # A PNG's first chunk is its header, which begins with the size (RFC 2083, 4.1.1).
-    width, height = struct.unpack(">II", figure.png[16:24])
+    width, height, inches = _size(figure.png)
     return {
         "name": figure.name,
         "title": words.title or figure.name,
@@ -93,7 +92,36 @@ def _figure(figure: FigureExhibit) -> dict[str, object]:
         "png": base64.b64encode(figure.png).decode(),
         "width": width,
         "height": height,
+        "inches": f"{inches:.4g}",
     }
+
+
+def _size(png: bytes) -> tuple[int, int, float]:
+    """Columns and rows of pixels without the caption, which the page shows as text; inches across.
+
+    A picture that does not say where its caption begins is shown whole, and one that does not say
+    how large a pixel is has the browser's 96 to an inch.
+    """
+    width, height, inches = 0, 0, 0.0
+    for kind, content in _chunks(png):
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", content[:8])
+            inches = width / 96
+        elif kind == b"pHYs":
+            per_metre, _, _ = struct.unpack(">IIB", content)
+            inches = width / (per_metre * 0.0254)
+        elif kind == b"tEXt" and content.startswith(CAPTION_ROW.encode() + b"\0"):
+            height = int(content.partition(b"\0")[2])
+    return width, height, inches
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of what comes before the pixels (RFC 2083, 3.2)."""
+    at = 8
+    while (kind := png[at + 4 : at + 8]) != b"IDAT":
+        (length,) = struct.unpack(">I", png[at : at + 4])
+        yield kind, png[at + 8 : at + 8 + length]
+        at += length + 12
 
 
 def _table(table: TableExhibit) -> dict[str, object]:

@@ -116,7 +116,7 @@ def collect(folders: Iterable[Path], title: str) -> Page:
     return Page(
         title,
         claims,
-        [figures[name] for name in sorted(figures, key=_natural)],
+        sorted(figures.values(), key=_place),
         [tables[name] for name in sorted(tables, key=_natural)],
         [views[name] for name in sorted(views)],
         runs=[
@@ -138,6 +138,13 @@ def _environment(folder: Path) -> dict[str, object]:
 
 def _by_time(run: tuple[Mapping[str, object], Path]) -> tuple[str, str]:
     return str(run[0].get("time", "")), run[1].name
+
+
+def _place(figure: FigureExhibit) -> tuple[list[tuple[int, str]], ...]:
+    """By name; overlays, named after a digest, by title: environment, head, seed and epoch."""
+    title = figure.words.title.casefold() if figure.words else ""
+    names = (re.sub("^overlay-.*", "overlay", figure.name), title, figure.name)
+    return tuple(_natural(name) for name in names)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """`figure1 --env ENV`, `figure3`, `figure4`, `table1`, `table2`: from stored training runs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -210,10 +210,15 @@ class Table2:
 def draw_figure1(
     name: str, results: Sequence[Path], selection_seeds: Sequence[int], out: Path
 ) -> int:
-    """Figure 1 (b)-(f) of one of :data:`ENVIRONMENTS`; returns the exit code."""
+    """Figure 1 of one of :data:`ENVIRONMENTS`; returns the exit code."""
     env = ENVIRONMENTS[name]
     rows = _with_geometry(_reported(results, selection_seeds, [env]))
     words = _geometry_words(f"Figure 1, {env}", rows, FIGURE1_PANELS)
+    words = replace(
+        words,
+        caption=f"(a): the game in colour and full size. {words.caption}",
+        alternative=f"A frame of the game. {words.alternative}",
+    )
     drawn = pictures(figure1_agents(rows, env, words.caption))
     _store_figure(out, f"figure1-{name}", rows, drawn, words, {})
     return 0

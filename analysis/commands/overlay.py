@@ -12,6 +12,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
+from analysis.agent_words import HEADS, setting_label
 from analysis.commands.console import BEGINS_ANEW, UsageError, progress_bars, say, stdout
 from analysis.exhibits import FigureWords, read_rows, store_figure
 from analysis.figures.overlay import figure_overlay
@@ -152,8 +153,9 @@ class Overlay:
 
     def _draw(self, folder: RunFolder, source: "_Source", member: "_Member", found: Found) -> str:
         name = f"{folder.path.name}-{member.name}"
+        steps = "" if source.steps is None else f", {source.steps:,} agent steps"
         caption = (
-            f"{source.caption}; {member.label}, epoch {source.epoch}: "
+            f"{source.caption}; {member.label}, epoch {source.epoch}{steps}: "
             f"{member.snapshot.num_samples} states, labelled by {source.labels}. Layer-peeled "
             f"model for the measured class shares and energies, {found.head} head. Angles and "
             f"norms: mean absolute error, with {100 * found.level:g} % intervals from "
@@ -193,6 +195,8 @@ class _Source:
     caption: str
     labels: str
     epoch: int
+    steps: int | None
+    """Of a member's training up to the epoch; None where they are not counted."""
     actions: Sequence[str] | None
     members: Sequence[_Member]
     digest: str
@@ -223,18 +227,27 @@ def _read_training(path: Path, epoch: int | None) -> _Source:
         epoch = epochs[-1]
     snapshots = read_snapshots(path, epoch)
     cone = _cone(config.feature)
-    title = f"{config.algorithm.name} on {config.env.id}"
+    setting = {
+        "env": config.env.id,
+        "algorithm": config.algorithm.name,
+        "convention": config.env.convention,
+        "observations": config.env.observations,
+        "network": config.network,
+        "feature": config.feature,
+    }
+    title = setting_label(setting, with_env=True)
     return _Source(
         run=path.resolve().name,
         title=title,
         caption=f"{title}, states of the evaluation",
         labels="the likeliest action",
         epoch=epoch,
+        steps=_steps(path, epoch),
         actions=None,
         members=[
             _Member(
                 f"{head.kind}-{seed}",
-                f"{head.kind} head, seed {seed}",
+                f"{HEADS[head.kind]} head, seed {seed}",
                 head.kind,
                 head.kind,
                 seed,
@@ -245,6 +258,15 @@ def _read_training(path: Path, epoch: int | None) -> _Source:
         ],
         digest=_digest([path / "config.json", path / "snapshots" / f"epoch-{epoch:05d}.pt"]),
     )
+
+
+def _steps(path: Path, epoch: int) -> int | None:
+    """Agent steps of a member up to an epoch; a run that goes on has not stored its rows yet."""
+    file = path / "rows" / "epochs.parquet"
+    if not file.exists():
+        return None
+    rows = read_rows(file)
+    return int(rows.loc[rows["epoch"] == epoch, "steps"].max())
 
 
 def _read_view(path: Path, config: dict[str, Any], epoch: int | None) -> _Source:
@@ -286,6 +308,7 @@ def _read_view(path: Path, config: dict[str, Any], epoch: int | None) -> _Source
         caption=caption,
         labels="the optimal action",
         epoch=epoch,
+        steps=None,
         actions=actions,
         members=members,
         digest=_digest([path / "config.json", *files.values()]),

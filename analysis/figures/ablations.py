@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from analysis.figures.style import COLOURS, STYLE
+from analysis.figures.style import COLOURS, STYLE, write_caption
 from analysis.statistics import median_band
 
 _FLOOR = 1e-5
@@ -93,7 +93,7 @@ def figure_ablations(
             axes[row, 0].set_yticks(range(len(settings)), labels)
             axes[row, 0].set_ylim(len(settings) - 0.5, -0.5)
         _draw_legend(figure, arms)
-        figure.text(0.02, 0.015, caption, fontsize=8.5, va="bottom", wrap=True)
+        write_caption(figure, caption, 0.015)
     return figure
 
 

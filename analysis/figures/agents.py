@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from analysis.agent_words import HEADS, SETTING, runs_label, setting_label
+from analysis.figures.frames import FRAMES, frame
 from analysis.figures.panels import (
     EQUIANGULARITY,
     FLOOR,
@@ -25,7 +26,7 @@ from analysis.figures.panels import (
     mean_over_seeds,
     say_nothing_shown,
 )
-from analysis.figures.style import COLOURS, STYLE, encode
+from analysis.figures.style import COLOURS, STYLE, encode, write_caption
 from analysis.storage import RunFolderError
 
 FIGURE1_PANELS = figure1_panels("evaluation return", "eval_return")
@@ -36,10 +37,14 @@ FIGURE4_PANELS = (EQUIANGULARITY, MAXIMAL_ANGLE)
 _ROWS = {"linear": "Learned head", "etf": "Fixed simplex-ETF head"}
 _ACROSS = 5
 """Panels of Figure 3 in a row."""
+_FRAME_END = 0.16
+"""Right edge of panel (a) of Figure 1, of the figure's width."""
 
 
 def figure1_agents(rows: pd.DataFrame, env: str, caption: str, seed: int = 0) -> Figure:
-    """Figure 1 (b)-(f) of one environment: learned head above, fixed ETF head below.
+    """Figure 1 of one environment: learned head above, fixed ETF head below.
+
+    Panel (a), a frame, is left out where none is stored (`analysis.figures.frames`).
 
     Parameters
     ----------
@@ -67,7 +72,8 @@ def figure1_agents(rows: pd.DataFrame, env: str, caption: str, seed: int = 0) ->
         (env, panel, f"({letter}) {panel.title}")
         for letter, panel in zip("bcdef", FIGURE1_PANELS, strict=True)
     ]
-    return _geometry(rows, columns, "head W (c–e); return (b); features (f)", caption, seed)
+    solid = "head W (c–e); return (b); features (f)"
+    return _geometry(rows, columns, solid, caption, seed, env if env in FRAMES else None)
 
 
 def figure4(
@@ -168,10 +174,11 @@ def _geometry(
     solid: str,
     caption: str,
     seed: int,
+    pictured: str | None = None,
 ) -> Figure:
     """A column for each environment, panel and title; learned head above, ETF head below.
 
-    `solid` says what a solid line is.
+    `solid` says what a solid line is, `pictured` the environment whose frame stands before them.
     """
     heads = rows[rows["head"].isin(_ROWS)]
     envs = list(dict.fromkeys(env for env, _, _ in columns))
@@ -184,11 +191,22 @@ def _geometry(
             "colours: name directories of fewer runs with --results"
         )
     with mpl.rc_context(STYLE):
-        figure, bottom, legends = _sheet(16, 6.4, max(len(settings), 2), caption)
+        width = 17 if pictured else 16
+        figure, bottom, legends = _sheet(width, 6.4, max(len(settings), 2), caption)
         axes = figure.subplots(2, len(columns), sharex="col", sharey="col", squeeze=False)
         figure.subplots_adjust(
-            left=0.055, right=0.985, top=_top(figure), bottom=bottom, wspace=0.42, hspace=0.5
+            left=_FRAME_END + 0.045 if pictured else 0.055,
+            right=0.985,
+            top=_top(figure),
+            bottom=bottom,
+            wspace=0.48 if pictured else 0.42,
+            hspace=0.5,
         )
+        if pictured:
+            place = figure.add_axes((0.015, bottom, _FRAME_END - 0.015, _top(figure) - bottom))
+            place.imshow(frame(pictured), interpolation="nearest")
+            place.set_title(f"(a) {pictured}")
+            place.set_axis_off()
         for column, (env, panel, title) in enumerate(columns):
             for row, head in enumerate(_ROWS):
                 place = axes[row, column]
@@ -299,7 +317,7 @@ def _sheet(width: float, panels: float, entries: int, caption: str) -> tuple[Fig
     labels = 0.55
     height = panels + labels + legend + words
     figure = Figure(figsize=(width, height))
-    figure.text(0.02, 0.1 / height, text, fontsize=8.5, va="bottom")
+    write_caption(figure, text, 0.1 / height)
     return figure, (labels + legend + words) / height, words / height
 
 

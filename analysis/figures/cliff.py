@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import gridworld  # noqa: F401  (registers IdealCliffWalking-v0)
 from analysis.figures.panels import FLOOR, draw_medians, figure1_panels, legend_line
-from analysis.figures.style import COLOURS, STYLE
+from analysis.figures.style import COLOURS, STYLE, write_caption
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def figure1(
             box = figure.axes[1 + row].get_position()
             figure.text(box.x0, box.y1 + 0.045, heading, fontsize=11, fontweight="bold")
         _draw_legends(figure, learned, etf)
-        figure.text(0.02, 0.015, caption, fontsize=8.5, va="bottom", wrap=True)
+        write_caption(figure, caption, 0.015)
     return figure
 
 

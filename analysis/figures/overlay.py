@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.style import COLOURS, STYLE
+from analysis.figures.style import COLOURS, STYLE, write_caption
 from analysis.overlay import Comparison, Overlay
 
 _TITLES = {
@@ -32,7 +32,7 @@ _ENERGIES = {
     "given": "given $E_H$",
 }
 # Characters a line at a font size of 8.5.
-_CAPTION_WIDTH = 185
+_CAPTION_WIDTH = 196
 # Lines beside the bars, of this many characters at a font size of 8.
 _NOTE_LINES, _NOTE_WIDTH = 16, 52
 # Diverging, its ends apart in lightness-preserving red and blue, zero white.
@@ -96,11 +96,10 @@ def figure_overlay(overlay: Overlay, caption: str, actions: Sequence[str] | None
                 va="top",
                 fontsize=8.5,
             )
-        _terms(figure.add_axes((0.2, 0.085, 0.5, 0.11)), overlay)
+        _terms(figure.add_axes((0.2, 0.095, 0.5, 0.1)), overlay)
         _notes(figure, overlay)
         figure.suptitle(_headline(overlay), fontsize=11)
-        words = textwrap.fill(caption, _CAPTION_WIDTH)
-        figure.text(0.02, 0.012, words, fontsize=8.5, va="bottom")
+        write_caption(figure, textwrap.fill(caption, _CAPTION_WIDTH), 0.012)
     return figure
 
 

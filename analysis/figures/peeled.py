@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import COLOURS, STYLE
+from analysis.figures.style import COLOURS, STYLE, write_caption
 
 
 def figure_lpm(tables: Mapping[str, pd.DataFrame], caption: str) -> Figure:
@@ -33,7 +33,7 @@ def figure_lpm(tables: Mapping[str, pd.DataFrame], caption: str) -> Figure:
         _transitions(axes[1, 0], tables["transitions"])
         _true_objective(axes[1, 1], tables["true_objective"])
         _rectified(axes[1, 2], tables["rectified"])
-        figure.text(0.02, 0.012, caption, fontsize=8.5, va="bottom", wrap=True)
+        write_caption(figure, caption, 0.012)
     return figure
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from caption_cases import assert_cut_above_its_caption
 from matplotlib.figure import Figure
 
 from agents import TabularTrainer
@@ -251,14 +252,19 @@ def test_bars_hold_medians_against_limits(toy_rows, sense) -> None:
 # --- figure and run ------------------------------------------------------------------------------
 
 
-def draw(rows: pd.DataFrame) -> Figure:
+def draw(rows: pd.DataFrame, caption: str = "what was run") -> Figure:
     return figure_ablations(
         rows,
         conditions={c.name: c.label for c in CONDITIONS},
         arms={arm.name: arm.label for arm in ARMS},
         sampled={c.name: c.label for c in SAMPLED_CONDITIONS},
-        caption="what was run",
+        caption=caption,
     )
+
+
+def test_the_caption_can_be_left_off_the_picture(toy_rows) -> None:
+    words = "What was run, in a caption of several lines. " * 12
+    assert_cut_above_its_caption(draw(toy_rows, words), words)
 
 
 def test_dots_are_medians_of_their_cells(toy_rows) -> None:

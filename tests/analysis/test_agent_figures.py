@@ -2,12 +2,17 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from caption_cases import assert_cut_above_its_caption
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.agent_words import describe_runs, geometry_words, last_values
@@ -17,6 +22,7 @@ from analysis.commands.console import UsageError
 from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_figures, read_tables
 from analysis.figures.agents import figure1_agents, figure3, figure4
+from analysis.figures.frames import frame, play
 from analysis.figures.panels import mean_over_seeds
 from analysis.figures.style import COLOURS, encode
 from analysis.statistics import TOO_NARROW
@@ -110,6 +116,49 @@ def test_figure_1_shows_medians_over_seeds_against_steps(
                 np.testing.assert_allclose(line.get_xdata(), 10_000 * np.arange(5))
 
 
+@pytest.mark.parametrize("env", ["Pong", "Breakout", "CarRacing-v3"])
+def test_figure_1_begins_with_a_frame_of_the_game(env: str) -> None:
+    figure = figure1_agents(rows_of(env=env, observations="image", network="cnn"), env, "")
+    (first,) = (axes for axes in figure.axes if axes.images)
+    assert first.get_title() == f"(a) {env}"
+    assert not first.axison
+    np.testing.assert_array_equal(first.images[0].get_array(), frame(env))
+    titles = {axes.get_title() for axes in figure.axes}
+    assert sorted(title[:3] for title in titles) == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)"]
+    drawn = FigureCanvasAgg(figure).get_renderer()
+    end = first.get_tightbbox(drawn).x1
+    assert all(axes.get_tightbbox(drawn).x0 > end for axes in figure.axes if axes is not first)
+
+
+def test_figure_1_of_a_game_without_a_stored_frame_begins_with_the_return() -> None:
+    figure = figure1_agents(rows_of(**{**PPO_PONG, "env": "Enduro"}), "Enduro", "")
+    assert figure.axes[0].get_title() == "(b) return"
+    assert not any(axes.images for axes in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("env", "package"), [("Pong", "ale_py"), ("Breakout", "ale_py"), ("CarRacing-v3", "Box2D")]
+)
+def test_stored_frames_are_what_the_game_shows(env: str, package: str) -> None:
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    if package == "Box2D":
+        import_module("agents.envs.car_racing")  # silences a warning of its types
+    played, stored = play(env), (255 * frame(env)).round()
+    assert played.shape == stored.shape
+    # A console's picture is exact; how a polygon is filled may differ between SDL's versions.
+    differing = np.mean(np.any(played != stored, axis=-1))
+    assert differing <= (0.02 if env == "CarRacing-v3" else 0.0)
+    assert len(np.unique(played.reshape(-1, 3), axis=0)) >= 5
+
+
+@pytest.mark.parametrize("draw", [figure3, figure4, partial(figure1_agents, env="Pong")])
+def test_captions_can_be_left_off_the_picture(draw) -> None:
+    words = "What was run, in a caption of several lines. " * 15
+    envs = {} if isinstance(draw, partial) else {"envs": ["Pong"]}
+    assert_cut_above_its_caption(draw(rows_of(**PPO_PONG), caption=words, **envs), words)
+
+
 def test_figure_4_shows_angles_of_both_environments() -> None:
     rows = pd.concat([rows_of(**PPO_PONG), rows_of(**PPO_BREAKOUT)])
     figure = figure4(rows, "")
@@ -129,7 +178,7 @@ def test_one_seed_is_a_line_without_a_band() -> None:
     assert not any(axes.collections for axes in figure.axes)
     assert "1 seed, lr 0.00025" in " ".join(_legends(figure))
     banded = figure1_agents(rows_of(seeds=2, **PPO_PONG), "Pong", "")
-    assert all(axes.collections for axes in banded.axes)
+    assert all(axes.collections for axes in banded.axes if not axes.images)
     assert "2 seeds" in " ".join(_legends(banded))
 
 
@@ -338,6 +387,7 @@ def test_geometry_of_agents_is_drawn_not_trained(results, tmp_path, command, nam
     assert figure.name == name
     assert figure.words is not None
     assert "greedy actions" in figure.words.caption
+    assert ("(a): the game" in figure.words.caption) == (name == "figure1-pong")
     assert not (folder / "rows").exists()
 
 

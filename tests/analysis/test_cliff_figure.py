@@ -7,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from caption_cases import assert_cut_above_its_caption
 from matplotlib.figure import Figure
 
 from agents import TabularConfig
@@ -226,9 +227,14 @@ def test_episodes_on_policy_are_those_of_a_collect() -> None:
 # --- figure and page ---------------------------------------------------------------------------
 
 
-def draw(rows: pd.DataFrame) -> Figure:
+def draw(rows: pd.DataFrame, caption: str = "what was run") -> Figure:
     curves = [figures.Curve(arm.name, arm.label) for arm in arms(12)]
-    return figures.figure1(rows, curves[:3], curves[3:], "what was run", -1.5)
+    return figures.figure1(rows, curves[:3], curves[3:], caption, -1.5)
+
+
+def test_the_caption_can_be_left_off_the_picture(toy_rows) -> None:
+    words = "What was run, in a caption of several lines. " * 12
+    assert_cut_above_its_caption(draw(toy_rows, words), words)
 
 
 def test_figure_has_the_papers_panels_for_both_heads(toy_rows) -> None:

@@ -1,5 +1,7 @@
 """`overlay` on training runs and on the rows of the view in three dimensions."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,45 @@ def test_every_member_of_the_last_epoch_has_a_row(trained: RunFolder, tmp_path: 
     assert list(rows.loc[rows["figure"] != "", "name"]) == list(first["name"])
     figures = read_figures(folder)
     assert sorted(figure.name for figure in figures) == sorted(first["figure"])
-    assert all(figure.words and "ppo on IdealCliff" in figure.words.title for figure in figures)
+    assert all(
+        figure.words and "over IdealCliffWalking-v0: PPO" in figure.words.title
+        for figure in figures
+    )
+
+
+def test_captions_say_setting_and_steps(trained: RunFolder, tmp_path: Path) -> None:
+    assert run(tmp_path / "out", trained.path) == 0
+    folder, _ = stored(tmp_path / "out")
+    rows = pd.read_parquet(trained.path / "rows" / "epochs.parquet")
+    (steps,) = set(rows.loc[rows["epoch"] == 2, "steps"])
+    for words in (figure.words for figure in read_figures(folder)):
+        assert words
+        assert words.caption.startswith("IdealCliffWalking-v0: PPO, MLP on states, states of the")
+        assert f"head, seed 0, epoch 2, {steps} agent steps: " in words.caption
+    # A run that goes on has snapshots, and not yet its rows.
+    going = tmp_path / "going" / trained.path.name
+    shutil.copytree(trained.path, going, ignore=shutil.ignore_patterns("rows"))
+    assert run(tmp_path / "other", going) == 0
+    folder, _ = stored(tmp_path / "other")
+    assert all("epoch 2: " in str(figure.words) for figure in read_figures(folder))
+
+
+def test_atari_is_measured_in_a_convention(trained: RunFolder, tmp_path: Path) -> None:
+    path = tmp_path / trained.path.name
+    shutil.copytree(trained.path, path)
+    config = json.loads((path / "config.json").read_text())
+    config["config"] |= {
+        "env": {"id": "Breakout", "observations": "image", "convention": "v5"},
+        "network": "cnn",
+        "hidden": [512],
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    assert run(tmp_path / "out", path) == 0
+    folder, _ = stored(tmp_path / "out")
+    for words in (figure.words for figure in read_figures(folder)):
+        assert words
+        assert words.title.startswith("Peeled model over Breakout: PPO, CNN on images, v5, ")
+        assert words.caption.startswith("Breakout: PPO, CNN on images, v5, states of the")
 
 
 def test_again_reads_what_is_there_and_draws_what_is_gone(

@@ -5,6 +5,7 @@ import dataclasses
 import matplotlib.image
 import numpy as np
 import pytest
+from caption_cases import assert_cut_above_its_caption
 from matplotlib.figure import Figure
 
 import lpm
@@ -56,6 +57,11 @@ def test_what_two_actions_do_not_tell_is_said() -> None:
     shown = texts(figure_overlay(overlay(snapshot, rng=rng, bootstrap=20), ""))
     assert shown.count("no angle to compare") == 1
     assert not any("nan" in text for text in shown)
+
+
+def test_the_caption_can_be_left_off_the_picture(found) -> None:
+    words = "What was run, in a caption of several lines. " * 10
+    assert_cut_above_its_caption(figure_overlay(found, words), words)
 
 
 def test_bytes_are_stable_and_a_picture(found, tmp_path) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from caption_cases import assert_cut_above_its_caption
 
 import lpm
 from analysis import figures, peeled
@@ -61,6 +62,11 @@ def test_rectified_optimum_is_below_the_largest_cosine(tables) -> None:
     assert (rows["gap"] <= 1e-9).all()
     wide = rows[rows["dim"] >= 256]
     assert wide["cosine"].mean() == pytest.approx(np.sqrt(0.5), abs=0.03)
+
+
+def test_the_caption_can_be_left_off_the_picture(tables) -> None:
+    words = "What was run, in a caption of several lines. " * 12
+    assert_cut_above_its_caption(figures.figure_lpm(tables, words), words)
 
 
 def test_figure_has_six_panels(tables) -> None:

@@ -1,6 +1,7 @@
 """The report: its data against plain formulas, its structure parsed, the page in a browser."""
 
 import html
+import io
 import json
 import re
 import shutil
@@ -15,11 +16,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from analysis import collapse_view, report, trajectory
 from analysis.claims import CLAIMS, Evidence, Result
 from analysis.collapse_view import Track, view_data
-from analysis.exhibits import FigureWords, TableWords, read_figures, store_figure, store_table
+from analysis.exhibits import (
+    CAPTION_ROW,
+    FigureWords,
+    TableWords,
+    read_figures,
+    store_figure,
+    store_table,
+)
+from analysis.figures.agents import figure3
+from analysis.figures.style import encode
 from analysis.metrics import snapshot_metrics
 from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder, RunFolderError
@@ -405,6 +416,24 @@ def test_exhibits_stand_in_the_order_a_reader_expects(tmp_path: Path) -> None:
     assert found == ["figure1-cliff-100", "figure1-cliff-500", "figure3", "figure10", "figure-lpm"]
 
 
+def test_overlays_stand_by_environment_head_and_epoch(tmp_path: Path) -> None:
+    start = "Peeled model over"
+    titles = [
+        f"{start} Breakout: PPO, v5, ETF head, seed 0, epoch 5",
+        f"{start} Breakout: PPO, v5, learned head, seed 0, epoch 5",
+        f"{start} Breakout: PPO, v5, learned head, seed 0, epoch 10",
+        f"{start} Ideal Cliff Walking, ETF head, norm control (ball), epoch 500",
+        f"{start} Pong: PPO, v5, ETF head, seed 0, epoch 5",
+    ]
+    for title, digest in zip(titles, ("e1", "09", "a2", "03", "11"), strict=True):
+        folder = RunFolder(tmp_path, "overlay", {"title": title})
+        words = FigureWords(title, "c", "a")
+        store_figure(folder, f"overlay-{digest}-x", {"png": png(4, 3)}, words)
+    store_figure(folder, "table1", {"png": png(4, 3)}, FigureWords("t", "c", "a"))
+    found = report.collect(sorted(tmp_path.iterdir()), "t").figures
+    assert [figure.words.title for figure in found if figure.words] == [*titles, "t"]
+
+
 def test_a_directory_without_run_folders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"no run folder in .* --out"):
         report.build_report(tmp_path, tmp_path / "page.html")
@@ -639,3 +668,64 @@ def test_nothing_overflows(page: str, tmp_path: Path, width: int) -> None:
     assert needed <= offered
     assert said["small"] >= 12
     assert said["outside"] == [0, 0]
+
+
+@in_browser
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_figures_are_as_large_as_drawn_and_scroll_by_themselves(tmp_path: Path, width: int) -> None:
+    rows = pd.DataFrame(
+        {
+            "env": "CartPole-v1",
+            "algorithm": [*"abcde"],
+            "convention": "",
+            "observations": "state",
+            "network": "mlp",
+            "feature": "rectified",
+            "head": "etf",
+            "learning_rate": 0.1,
+            "seed": 0,
+            "epoch": 0,
+            "steps": 0,
+            "eval_return": 1.0,
+        }
+    )
+    drawn = figure3(rows, "What was run, in a caption of several lines. " * 20, ["CartPole-v1"])
+    folder = RunFolder(tmp_path / "results", "figure3", {})
+    words = FigureWords("Figure 3", "What was run.", "Five points.")
+    store_figure(folder, "figure3", {"png": encode(drawn, "png")}, words)
+    page = report.build_report(tmp_path / "results", tmp_path / "report.html").read_text()
+    said = browse(
+        page,
+        tmp_path,
+        """
+        const picture = document.querySelector("figure img");
+        const scroller = picture.closest("[tabindex='0']");
+        const { width, height } = picture.getBoundingClientRect();
+        say("picture", [width, height]);
+        say("page", [document.documentElement.scrollWidth, window.innerWidth]);
+        scroller.scrollLeft = 1e6;
+        const frame = scroller.getBoundingClientRect();
+        say("frame", [frame.left, frame.right]);
+        say("end", picture.getBoundingClientRect().right);
+        """,
+        width=width,
+    )
+    per_inch = said["picture"][0] / drawn.get_figwidth()
+    assert drawn.get_figwidth() == 17.5
+    assert per_inch >= 96
+    fonts = [text.get_fontsize() for text in drawn.axes[0].get_legend().get_texts()]
+    assert min(fonts) / 72 * per_inch >= 10
+    # The caption, which stands below as text, is cut off, and the rest is not distorted.
+    row = int(Image.open(io.BytesIO(encode(drawn, "png"))).info[CAPTION_ROW])
+    assert row < 160 * drawn.get_figheight() - 60
+    assert said["picture"][1] == pytest.approx(row * per_inch / 160, abs=1)
+    needed, offered = said["page"]
+    assert needed <= offered == width
+    left, right = said["frame"]
+    assert 0 <= left < right <= width
+    assert said["end"] == pytest.approx(right, abs=1)  # all of it can be scrolled into view
+
+
+def test_a_picture_that_does_not_say_its_size_is_shown_pixel_for_pixel(page: str) -> None:
+    (figure, _) = Outline(page).all("figure")
+    assert figure["style"] == f"--inches: {2560 / 96:.4g}"
