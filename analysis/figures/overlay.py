@@ -12,6 +12,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from analysis.bands import ROUNDING
 from analysis.figures.style import COLOURS, STYLE
 from analysis.overlay import Across, Comparison, Overlay
 
@@ -117,22 +118,10 @@ def figure_across(pooled: Across, title: str, caption: str, actions: Sequence[st
         matrices = {what: getattr(pooled, what) for what in _ROWS}
         lowest = _heat_maps(figure, grid, matrices, range(len(actions)), actions)
         for column, (name, axes) in enumerate(lowest.items()):
-            outside = pooled.outside(name)
-            for i, j in np.argwhere(outside):
+            for i, j in np.argwhere(pooled.outside(name)):
                 frame = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=1.8)
                 axes.add_patch(frame)
-            half_width = (pooled.upper[name] - pooled.lower[name]).max() / 2
-            place = "outside" if outside.any() else "inside"
-            _write_below(
-                figure,
-                grid,
-                column,
-                0.025,
-                f"mean difference {np.abs(pooled.difference[name]).max():.2g} at most\n"
-                f"band of ± {half_width:.2g} at most\n"
-                f"matches: {'no' if outside.any() else 'yes'} (0 {place} the band"
-                + (f" in {outside.sum()} of {outside.size} entries)" if outside.any() else ")"),
-            )
+            _write_below(figure, grid, column, 0.025, _pooled_summary(pooled, name))
         figure.suptitle(title, fontsize=11)
         words = textwrap.fill(caption, _CAPTION_WIDTH)
         figure.text(0.02, 0.012, words, fontsize=8.5, va="bottom")
@@ -185,7 +174,9 @@ def _heat_map(axes: Axes, values: NDArray[np.float64], limit: float, *, signed: 
     small = signed and limit < 5e-3
     digits = 3 if max(values.shape) <= 4 else 2  # what fits into a cell
     for (i, j), value in np.ndenumerate(values):
-        text = f"{value:.0e}" if small else f"{value:{'+' if signed else ''}.{digits}f}"
+        text = f"{value:{'+' if signed else ''}.{digits}f}"
+        if small:
+            text = f"{value:.0e}" if value else "0"
         colour = "white" if abs(value) > 0.6 * limit else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
 
@@ -214,6 +205,23 @@ def _summary(comparison: Comparison) -> str:
     if not np.isfinite(comparison.lower).all():
         return text
     return text + f"\n0 {'inside' if comparison.covered else 'outside'} the simultaneous band"
+
+
+def _pooled_summary(pooled: Across, name: str) -> str:
+    outside = pooled.outside(name)
+    largest = np.abs(pooled.difference[name]).max()
+    half_width = (pooled.upper[name] - pooled.lower[name]).max() / 2
+    verdict = "matches: yes\n0 inside the band"
+    if outside.any():
+        verdict = f"matches: no\n0 outside the band in {outside.sum()} of {outside.size} entries"
+    return (
+        f"largest mean difference {_size(largest)}\n"
+        f"largest half-width of the band {_size(half_width)}\n{verdict}"
+    )
+
+
+def _size(value: float) -> str:
+    return f"< {ROUNDING:.0e}" if 0 < value < ROUNDING else f"{value:.2g}"
 
 
 def _terms(axes: Axes, overlay: Overlay) -> None:
