@@ -20,7 +20,9 @@ from analysis.metrics import CollapseMetrics as CollapseMetrics
 from analysis.metrics import CollapseResult as CollapseResult
 from analysis.metrics import collapse_metrics as collapse_metrics
 from analysis.metrics import snapshot_metrics as snapshot_metrics
+from analysis.overlay import Across as Across
 from analysis.overlay import Overlay as Overlay
+from analysis.overlay import across as across
 from analysis.overlay import overlay as overlay
 from analysis.probe import ProbeResult as ProbeResult
 from analysis.probe import probe as probe

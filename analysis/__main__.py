@@ -15,6 +15,7 @@ from analysis.commands.agents import Figure3, Figure4, Table1, Table2
 from analysis.commands.cliff import Figure1
 from analysis.commands.console import INTERRUPTED, REFUSED, UsageError, console, say
 from analysis.commands.overlay import Overlay
+from analysis.commands.overlay_cliff import OverlayCliff
 from analysis.commands.probe import Probe
 from analysis.commands.report import CollapseView, Report
 from analysis.commands.reproduce import Reproduce
@@ -35,6 +36,7 @@ Command = (
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Overlay, tyro.conf.subcommand("overlay")]
+    | Annotated[OverlayCliff, tyro.conf.subcommand("overlay-cliff")]
     | Annotated[CollapseView, tyro.conf.subcommand("collapse-view")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Train, tyro.conf.subcommand("train")]

@@ -63,7 +63,7 @@ nothing was sampled, no interval is given, and the differences are exact. What v
 runs. :func:`across` resamples them, and the statement that the prediction matches is one about its
 band: the mean difference over runs is 0 in every entry as far as the runs can tell. The band is as
 narrow as the runs agree, so a difference that they share is seen (the features of a learned head
-fail; `tests/analysis/test_overlay.py`).
+fail; ``action-collapse overlay-cliff`` tells arm by arm).
 
 What explains the distance
 --------------------------
@@ -135,7 +135,17 @@ _BLURRED = 0.1
 # Resamples of each class alone, for its part in a variance: 40 tell it to within a quarter.
 _ALONE = 40
 
-__all__ = ["GRAMS", "TERMS", "Across", "Comparison", "Interval", "Overlay", "across", "overlay"]
+__all__ = [
+    "GRAMS",
+    "TERMS",
+    "Across",
+    "Comparison",
+    "Interval",
+    "Overlay",
+    "across",
+    "across_runs",
+    "overlay",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,19 +224,26 @@ class Overlay:
 
 @dataclass(frozen=True, eq=False)
 class Across:
-    """Mean difference over training runs with a band that is simultaneous over all entries."""
+    """Means over training runs, their difference with a band simultaneous over all entries."""
 
+    predicted: Mapping[str, Float]
+    observed: Mapping[str, Float]
     difference: Mapping[str, Float]
+    """observed − predicted."""
     lower: Mapping[str, Float]
     upper: Mapping[str, Float]
+    runs: int
+    level: float
 
     def covered(self, names: Sequence[str] = GRAMS, margin: float = 0.0) -> bool:
         """Whether in every entry of these matrices the band reaches within `margin` of 0."""
+        return not any(self.outside(name, margin).any() for name in names)
+
+    def outside(self, name: str, margin: float = 0.0) -> NDArray[np.bool_]:
+        """Entries of a matrix whose band does not reach within `margin` of 0."""
         slack = margin + ROUNDING
-        return all(
-            bool(((self.lower[name] <= slack) & (self.upper[name] >= -slack)).all())
-            for name in names
-        )
+        outside: NDArray[np.bool_] = (self.lower[name] > slack) | (self.upper[name] < -slack)
+        return outside
 
 
 def overlay(
@@ -548,9 +565,35 @@ def across(
             f"pooling needs at least two overlays of the same model and actions, got "
             f"{len(overlays)} of {len(kinds)} kinds: {sorted(map(str, kinds))}"
         )
-    runs = {name: np.stack([o.comparisons[name].difference for o in overlays]) for name in GRAMS}
+    return across_runs(
+        {name: np.stack([o.comparisons[name].predicted for o in overlays]) for name in GRAMS},
+        {name: np.stack([o.comparisons[name].observed for o in overlays]) for name in GRAMS},
+        rng,
+        level=level,
+        resamples=resamples,
+    )
+
+
+def across_runs(
+    predicted: Mapping[str, Float],
+    observed: Mapping[str, Float],
+    rng: np.random.Generator,
+    *,
+    level: float = 0.95,
+    resamples: int = 4000,
+) -> Across:
+    """Pool Gram matrices of independent training runs, (n, ., .) by name, as :func:`across` does.
+
+    Raises
+    ------
+    ValueError
+        If n < 2.
+    """
+    (count,) = {len(values) for values in (*predicted.values(), *observed.values())}
+    if count < 2:
+        raise ValueError(f"pooling needs at least two runs, got {count}")
+    runs = {name: observed[name] - predicted[name] for name in GRAMS}
     mean = {name: values.mean(axis=0) for name, values in runs.items()}
-    count = len(overlays)
     picks = rng.multinomial(count, np.full(count, 1.0 / count), resamples) / count
     grow = math.sqrt(count / (count - 1))
     replicates = {
@@ -559,4 +602,12 @@ def across(
     }
     freedom = dict.fromkeys(GRAMS, count - 1)
     lower, upper = simultaneous_band(mean, replicates, level, freedom)
-    return Across(mean, lower, upper)
+    return Across(
+        predicted={name: predicted[name].mean(axis=0) for name in GRAMS},
+        observed={name: observed[name].mean(axis=0) for name in GRAMS},
+        difference=mean,
+        lower=lower,
+        upper=upper,
+        runs=count,
+        level=level,
+    )

@@ -35,6 +35,11 @@ _PARTS = (
     ("figure figure1-breakout", "Figure 1, Breakout", "figure1 --env breakout"),
     ("figure figure1-pong", "Figure 1, Pong", "figure1 --env pong"),
     ("figure overlay", "the peeled model's optimum laid over a run", "overlay RUN"),
+    (
+        "figure pooled-overlay-cliff",
+        "the peeled model's optimum laid over many seeds, Ideal Cliff Walking",
+        "overlay-cliff",
+    ),
     ("figure figure3", "Figure 3", "figure3"),
     ("figure figure4", "Figure 4", "figure4"),
     ("table ablations-cliff", "the condition ablations", "ablations"),

@@ -26,13 +26,14 @@ from analysis.trained import read_config, read_snapshots, stored_epochs
 from analysis.trajectory import EXPERIMENT, rows_snapshots
 
 _MOST_FIGURES = 4
-_SOURCES = (
+SOURCES = (
     "lpm",
     *(
         f"analysis/{name}.py"
         for name in ("bands", "overlay", "overlay_grams", "overlay_measure", "overlay_model")
     ),
 )
+"""What an overlay is computed by."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Overlay:
                 "experiment": "overlay",
                 "run": source.run,
                 "content": source.digest,
-                "code": source_digest(*_SOURCES),
+                "code": source_digest(*SOURCES),
                 "epoch": source.epoch,
                 "head": self.head,
                 "bootstrap": self.bootstrap,

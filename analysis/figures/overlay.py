@@ -1,4 +1,4 @@
-"""Predicted and observed Gram matrices side by side."""
+"""Predicted and observed Gram matrices side by side, of one policy or of many runs."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from analysis.bands import ROUNDING
 from analysis.figures.style import COLOURS, STYLE, write_caption
-from analysis.overlay import Comparison, Overlay
+from analysis.overlay import Across, Comparison, Overlay
 
 _TITLES = {
     "features": r"class means, $\langle\bar h_k, \bar h_j\rangle / E_H$",
@@ -19,6 +22,7 @@ _TITLES = {
     "head": r"head, $\langle w_k, w_j\rangle / E_W$",
     "cross": r"$\langle\bar h_k, w_j\rangle / \sqrt{E_H E_W}$",
 }
+_ROWS = {"predicted": "predicted", "observed": "observed", "difference": "observed − predicted"}
 _TERMS = {
     "within_class": "variation within classes",
     "directions": "directions of class means",
@@ -67,40 +71,96 @@ def figure_overlay(overlay: Overlay, caption: str, actions: Sequence[str] | None
             hspace=0.18,
         )
         shown = overlay.comparisons
-        largest = max(
-            np.abs(part).max() for c in shown.values() for part in (c.predicted, c.observed)
-        )
-        off = max(float(np.abs(c.difference).max()) for c in shown.values())
-        off = max(off, 1e-12)
-        for row, (what, limit) in enumerate(
-            (("predicted", largest), ("observed", largest), ("difference", off))
-        ):
-            for column, (name, comparison) in enumerate(shown.items()):
-                axes = figure.add_subplot(grid[row, column])
-                _heat_map(axes, getattr(comparison, what), limit, signed=what == "difference")
-                _name_actions(axes, overlay, actions, name)
-                if row == 0:
-                    axes.set_title(_TITLES[name])
-                if column == 0:
-                    label = "observed − predicted" if what == "difference" else what
-                    axes.set_ylabel(label, fontsize=10, fontweight="bold")
-            norm = mpl.colors.Normalize(-limit, limit)
-            figure.colorbar(ScalarMappable(norm, _COLOUR_MAP), cax=figure.add_subplot(grid[row, 4]))
+        matrices = {
+            what: {name: getattr(comparison, what) for name, comparison in shown.items()}
+            for what in _ROWS
+        }
+        _heat_maps(figure, grid, matrices, overlay.present.tolist(), actions)
         for column, comparison in enumerate(shown.values()):
-            place = grid[2, column].get_position(figure)
-            figure.text(
-                (place.x0 + place.x1) / 2,
-                place.y0 - 0.025,
-                _summary(comparison),
-                ha="center",
-                va="top",
-                fontsize=8.5,
-            )
+            _write_below(figure, grid, column, 0.025, _summary(comparison))
         _terms(figure.add_axes((0.2, 0.095, 0.5, 0.1)), overlay)
         _notes(figure, overlay)
         figure.suptitle(_headline(overlay), fontsize=11)
         write_caption(figure, textwrap.fill(caption, _CAPTION_WIDTH), 0.012)
     return figure
+
+
+def figure_across(pooled: Across, title: str, caption: str, actions: Sequence[str]) -> Figure:
+    """Draw heat maps of mean prediction, mean observation and their difference over runs.
+
+    Entries of the difference whose band excludes 0 are framed.
+
+    Parameters
+    ----------
+    pooled
+        The result of `analysis.overlay.across`.
+    title
+        Which policies.
+    caption
+        Printed underneath: what was run.
+    actions
+        Names of the actions that occur, in the order of the matrices.
+    """
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(13.5, 9.8))
+        grid = figure.add_gridspec(
+            3,
+            5,
+            width_ratios=(1, 1, 1, 1, 0.05),
+            left=0.09,
+            right=0.95,
+            top=0.93,
+            bottom=0.175,
+            wspace=0.25,
+            hspace=0.18,
+        )
+        matrices = {what: getattr(pooled, what) for what in _ROWS}
+        lowest = _heat_maps(figure, grid, matrices, range(len(actions)), actions)
+        for column, (name, axes) in enumerate(lowest.items()):
+            for i, j in np.argwhere(pooled.outside(name)):
+                frame = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=1.8)
+                axes.add_patch(frame)
+            _write_below(figure, grid, column, 0.025, _pooled_summary(pooled, name))
+        figure.suptitle(title, fontsize=11)
+        write_caption(figure, textwrap.fill(caption, _CAPTION_WIDTH), 0.012)
+    return figure
+
+
+def _heat_maps(
+    figure: Figure,
+    grid: GridSpec,
+    matrices: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    present: Sequence[int],
+    actions: Sequence[str] | None,
+) -> dict[str, Axes]:
+    """Draw matrices by name, a row of the grid each of _ROWS; returns the axes of the last."""
+    largest = max(
+        np.abs(values).max()
+        for what in ("predicted", "observed")
+        for values in matrices[what].values()
+    )
+    off = max(float(np.abs(values).max()) for values in matrices["difference"].values())
+    limits = {"predicted": largest, "observed": largest, "difference": max(off, 1e-12)}
+    drawn: dict[str, Axes] = {}
+    for row, (what, limit) in enumerate(limits.items()):
+        for column, (name, values) in enumerate(matrices[what].items()):
+            axes = drawn[name] = figure.add_subplot(grid[row, column])
+            _heat_map(axes, values, limit, signed=what == "difference")
+            _name_actions(axes, values.shape, present, actions)
+            if row == 0:
+                axes.set_title(_TITLES[name])
+            if column == 0:
+                axes.set_ylabel(_ROWS[what], fontsize=10, fontweight="bold")
+        norm = mpl.colors.Normalize(-limit, limit)
+        figure.colorbar(ScalarMappable(norm, _COLOUR_MAP), cax=figure.add_subplot(grid[row, 4]))
+    return drawn
+
+
+def _write_below(figure: Figure, grid: GridSpec, column: int, distance: float, text: str) -> None:
+    """Write under a column of maps; the distance is in heights of the figure."""
+    place = grid[2, column].get_position(figure)
+    centre = (place.x0 + place.x1) / 2
+    figure.text(centre, place.y0 - distance, text, ha="center", va="top", fontsize=8.5)
 
 
 def _heat_map(axes: Axes, values: NDArray[np.float64], limit: float, *, signed: bool) -> None:
@@ -112,17 +172,20 @@ def _heat_map(axes: Axes, values: NDArray[np.float64], limit: float, *, signed: 
     small = signed and limit < 5e-3
     digits = 3 if max(values.shape) <= 4 else 2  # what fits into a cell
     for (i, j), value in np.ndenumerate(values):
-        text = f"{value:.0e}" if small else f"{value:{'+' if signed else ''}.{digits}f}"
+        text = f"{value:{'+' if signed else ''}.{digits}f}"
+        if small:
+            text = f"{value:.0e}" if value else "0"
         colour = "white" if abs(value) > 0.6 * limit else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
 
 
-def _name_actions(axes: Axes, overlay: Overlay, actions: Sequence[str] | None, name: str) -> None:
-    rows, columns = overlay.comparisons[name].observed.shape
-    present = overlay.present.tolist()
+def _name_actions(
+    axes: Axes, shape: tuple[int, ...], present: Sequence[int], actions: Sequence[str] | None
+) -> None:
+    rows, columns = shape
     # A fixed head has a row for every action, and so may be wider than the classes present.
-    across = present if columns == len(present) else list(range(columns))
-    down = present if rows == len(present) else list(range(rows))
+    across = present if columns == len(present) else range(columns)
+    down = present if rows == len(present) else range(rows)
     for indices, ticks in ((across, axes.set_xticks), (down, axes.set_yticks)):
         names = [str(k) if actions is None else actions[k] for k in indices]
         ticks(range(len(indices)), names if len(indices) <= 12 else [""] * len(indices))
@@ -140,6 +203,23 @@ def _summary(comparison: Comparison) -> str:
     if not np.isfinite(comparison.lower).all():
         return text
     return text + f"\n0 {'inside' if comparison.covered else 'outside'} the simultaneous band"
+
+
+def _pooled_summary(pooled: Across, name: str) -> str:
+    outside = pooled.outside(name)
+    largest = np.abs(pooled.difference[name]).max()
+    half_width = (pooled.upper[name] - pooled.lower[name]).max() / 2
+    verdict = "matches: yes\n0 inside the band"
+    if outside.any():
+        verdict = f"matches: no\n0 outside the band in {outside.sum()} of {outside.size} entries"
+    return (
+        f"largest mean difference {_size(largest)}\n"
+        f"largest half-width of the band {_size(half_width)}\n{verdict}"
+    )
+
+
+def _size(value: float) -> str:
+    return f"< {ROUNDING:.0e}" if 0 < value < ROUNDING else f"{value:.2g}"
 
 
 def _terms(axes: Axes, overlay: Overlay) -> None:

@@ -96,6 +96,8 @@ def test_verify_stores_rows_once(tmp_path) -> None:
         (("figure1", "--epochs", "0"), "--epochs must be >= 1, got 0"),
         (("figure1", "--workers", "0"), "--workers must be >= 1, got 0"),
         (("reproduce", "--seeds", "0"), "--seeds must be >= 2"),
+        (("overlay-cliff", "--seeds", "1"), "--seeds must be >= 2 for a confidence band, got 1"),
+        (("overlay-cliff", "--epochs", "0"), "--epochs must be >= 1, got 0"),
     ],
 )
 def test_senseless_options_are_refused_before_any_work(
@@ -140,6 +142,8 @@ def every_command() -> dict[str, type]:
         (("ablations",), KEEPS_PARTS),
         (("reproduce",), CONTINUES),
         (("probe", "runs"), BEGINS_ANEW),
+        (("overlay", "runs"), BEGINS_ANEW),
+        (("overlay-cliff",), KEEPS_PARTS),
         (("collapse-view",), KEEPS_PARTS),
         (("report",), BEGINS_ANEW),
         (("train",), "the same command with --resume continues from the last checkpoint"),

@@ -380,7 +380,8 @@ def test_words_and_numbers_are_shown_escaped(page: str) -> None:
 
 def test_what_is_missing_is_named_with_its_command(page: str) -> None:
     missing = page.split('<section id="missing"')[1].split("</section>", maxsplit=1)[0]
-    for command in ("figure3", "figure4", "table1", "table2", "figure1 --env pong"):
+    lacking = ("figure3", "figure4", "table1", "table2", "figure1 --env pong", "overlay-cliff")
+    for command in lacking:
         assert f"<code>action-collapse {command} --results DIR --out DIR</code>" in missing
     assert "<code>action-collapse overlay RUN --out DIR</code>" in missing
     for command in ("verify", "figure1 --env cliff", "figure-lpm", "collapse-view"):
