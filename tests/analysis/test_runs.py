@@ -87,7 +87,7 @@ def test_the_target_is_that_of_the_configuration(tmp_path) -> None:
     found = read_training_rows(tmp_path).groupby(RUN)["target_return"]
     assert found.unique()[paths[15].name].tolist() == [15.0]
     assert np.isnan(found.unique()[paths[None].name]).all()
-    lines = table1(read_training_rows(paths[15]), np.random.default_rng(0))
+    lines = table1(read_training_rows(paths[15]))
     assert set(lines["target"]) == {15.0}
 
 
@@ -126,8 +126,8 @@ def test_a_run_whose_configuration_is_damaged_is_not_passed_over(tmp_path, conte
 def test_the_folders_name_does_not_enter_statistics_or_digest(tmp_path) -> None:
     store(tmp_path, rows_of())
     read = read_training_rows(tmp_path)
-    plain = table1(read.drop(columns=RUN), np.random.default_rng(0))
-    pd.testing.assert_frame_equal(table1(read, np.random.default_rng(0)), plain)
+    plain = table1(read.drop(columns=RUN))
+    pd.testing.assert_frame_equal(table1(read), plain)
     renamed = read.assign(**{RUN: "another"}).sample(frac=1, random_state=0)
     assert rows_digest(renamed) == rows_digest(read)
 
@@ -228,7 +228,7 @@ def test_without_a_run_that_does_not_explore_table_2_is_named() -> None:
     with pytest.raises(ValueError, match=r"every run explores.*0\.1.*Table 2"):
         reported_rows(rows_of(epsilon=0.1))
     with pytest.raises(ValueError, match=r"every run explores"):
-        table1(rows_of(epsilon=0.1), np.random.default_rng(0))
+        table1(rows_of(epsilon=0.1))
 
 
 def test_an_arm_whose_rate_has_no_reported_seed_is_not_dropped() -> None:
