@@ -169,7 +169,8 @@ def capture_features(
     ------
     TypeError
         For what has no head over actions where an actor-critic policy has it, such as a DQN; the
-        message names `analysis.capture.HookedPolicy`.
+        message names `analysis.capture.HookedPolicy`. For a recurrent policy, whose features are
+        no function of an observation.
     ValueError
         For actions that are not `Discrete`, a single observation or none, and wrong shapes.
     """
@@ -180,6 +181,11 @@ def capture_features(
             f"a {type(model).__name__} is no actor-critic with discrete actions, whose features "
             'can be found: pass HookedPolicy(module, head="name.of.its.last.linear.layer") of '
             "analysis.capture, for a DQN with model.q_net as the module"
+        )
+    if hasattr(policy, "lstm_actor"):
+        raise TypeError(
+            f"the features of a {type(model).__name__} depend on its memory, not on the observation "
+            "alone: record them while it plays and probe (features, labels) with CollapseMetrics"
         )
     if not isinstance(policy.action_space, spaces.Discrete):
         raise ValueError(f"logits need a Discrete action space, got {policy.action_space}")

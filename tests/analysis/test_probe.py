@@ -314,6 +314,16 @@ def test_stable_baselines3_models_without_an_actor_are_refused_with_the_remedy()
     assert found.entropy == pytest.approx(float(entropy), rel=1e-5)
 
 
+def test_recurrent_policies_are_refused_for_their_memory() -> None:
+    from sb3_contrib import RecurrentPPO
+
+    x = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    model = RecurrentPPO("MlpLstmPolicy", gymnasium.make("CartPole-v1"), seed=0, device="cpu")
+    for recurrent in (model, model.policy):
+        with pytest.raises(TypeError, match=rf"a {type(recurrent).__name__} depend on its memory"):
+            probe(recurrent, x)
+
+
 class _Actor(nn.Module):
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
