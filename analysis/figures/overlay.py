@@ -202,7 +202,8 @@ def _summary(comparison: Comparison) -> str:
         text += f"\nnorms off by {100 * norm.value:.2g} %"
     if not np.isfinite(comparison.lower).all():
         return text
-    return text + f"\n0 {'inside' if comparison.covered else 'outside'} the simultaneous band"
+    where = "inside" if comparison.covered else "outside"
+    return text + f"\nprediction {where} the simultaneous band"
 
 
 def _pooled_summary(pooled: Across, name: str) -> str:
