@@ -125,6 +125,8 @@ class HeadConfig:
 class TrainConfig:
     """One training run of the population ``heads`` × ``seeds``, all trained as one batch.
 
+    A3C, which has processes of its own, takes one head and one seed.
+
     Raises
     ------
     ValueError

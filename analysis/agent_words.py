@@ -10,9 +10,9 @@ from agents.config import ATARI
 from analysis.paper_tables import table1_scores
 from analysis.statistics import few_runs_words
 
-PAPER_EPOCHS, PAPER_EPOCH_STEPS = 100, 100_000
-"""Appendix C, for :data:`PAPER_BUDGETED`. Its other number of epochs is 500, and it does not say
-whether steps are an agent's decisions or the emulator's frames; here they are decisions."""
+PAPER_EPOCH_STEPS = 100_000
+"""Appendix C, for :data:`PAPER_BUDGETED`. It does not say whether steps are an agent's decisions or
+the emulator's frames; here they are decisions."""
 PAPER_BUDGETED = ("CarRacing-v3", *ATARI)
 """Environments whose number of steps the paper prints; CartPole's it does not."""
 
@@ -68,10 +68,15 @@ def describe_runs(rows: pd.DataFrame) -> str:
         setting = dict(zip(SETTING, key, strict=True))
         label = setting_label(setting, with_env=True)
         sentences.append(
-            f"{label}: {'; '.join(arms)}; {_budget(setting['env'], own)}{_paper(setting)}."
+            f"{label}: {'; '.join(arms)}; {_budget(setting, own)}{_paper(setting)}."
         )
     seeds = rows.groupby([*SETTING, "head"])["seed"].nunique()
     return f"{' '.join([*sentences, 'lr: learning rate.'])}{few_runs_words(*seeds)}"
+
+
+def paper_epochs(env: str, network: str) -> int:
+    """Epochs of a run of the paper: Appendix C has "100/500", column Stop of Table 1 which."""
+    return 500 if env in ATARI and network == "mlp" else 100
 
 
 def _paper(setting: Mapping[str, Any]) -> str:
@@ -87,17 +92,18 @@ def _paper(setting: Mapping[str, Any]) -> str:
     return f"; the paper's Table 1 ends at {' and '.join(printed)}" if printed else ""
 
 
-def _budget(env: str, rows: pd.DataFrame) -> str:
+def _budget(setting: Mapping[str, Any], rows: pd.DataFrame) -> str:
     runs = rows.groupby(["head", "seed"])
     epochs, steps = runs["epoch"].max(), runs["steps"].max()
     text = (
         f"{_range(steps)} agent steps in {_range(epochs)} epochs, "
         f"{_range(rows['eval_episodes'])} evaluation episodes a point"
     )
-    if env not in PAPER_BUDGETED:
+    if setting["env"] not in PAPER_BUDGETED:
         return f"{text} (the paper prints no number of steps)"
-    shares = 100 * steps / (PAPER_EPOCHS * PAPER_EPOCH_STEPS)
-    paper = f"{PAPER_EPOCHS} epochs × {PAPER_EPOCH_STEPS:,} steps"
+    number = paper_epochs(setting["env"], setting["network"])
+    shares = 100 * steps / (number * PAPER_EPOCH_STEPS)
+    paper = f"{number} epochs × {PAPER_EPOCH_STEPS:,} steps"
     return f"{text}, {_range(shares.round(1))} % of the paper's {paper}"
 
 

@@ -32,7 +32,10 @@ from analysis.training import nothing_to_resume, train
 
 @dataclass(frozen=True)
 class Train:
-    """Train agents; every head and seed given trains in one batch, into one run folder."""
+    """Train agents, into one run folder; every head and seed given trains in one batch.
+
+    A3C takes one head and one seed.
+    """
 
     algorithm: Literal["reinforce", "ppo", "trpo", "a2c", "a3c"] = "ppo"
     env: str = "CartPole-v1"

@@ -304,6 +304,9 @@ def test_captions_give_seeds_and_budget_of_the_rows() -> None:
         "of the paper's 100 epochs × 100,000 steps; the paper's Table 1 ends at 19.8 (learned) and "
         "20.9 (ETF)."
     )
+    ram = describe_runs(rows.assign(network="mlp", observations="ram"))
+    assert "0.1 % of the paper's 500 epochs × 100,000 steps" in ram
+    assert "paper's 100 epochs" in describe_runs(rows_of(**(CARRACING | {"network": "mlp"})))
     assert "Table 1 ends" not in describe_runs(rows.assign(convention="v5"))
     assert "the paper prints no number of steps" in describe_runs(rows_of(**CARTPOLE))
     assert describe_runs(rows).endswith(TOO_NARROW)
