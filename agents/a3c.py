@@ -129,7 +129,7 @@ class A3CLearner:
         Raises
         ------
         RuntimeError
-            A worker failed or died.
+            A worker failed or died, or a frozen head has changed.
         """
         if not self._workers:
             self._start()
@@ -139,14 +139,17 @@ class A3CLearner:
         # What is played too much in one epoch may be all that a short last one has.
         end = max(end, done + 1)
         self._taken.value = 0
+        digest = _digest(self.policy)
         for _, connection in self._workers:
             order = Order(int(self.rng.integers(2**31)), done, end - done)
             with suppress(OSError):  # a worker that has died is noticed below
                 connection.send(order)
         reports = self._reports()
-        digest = _digest(self.policy)
         if not isinstance(self.policy.head.weight, torch.nn.Parameter):
-            assert all(report.head == digest for report in reports), "a frozen head has changed"
+            # A frozen head is one memory: all see a change, and see it against what it was before.
+            after = {_digest(self.policy), *(report.head for report in reports)}
+            if after != {digest}:
+                raise WorkerError("the frozen head has changed during an epoch of a3c")
         for report in reports:
             collector.finished.returns[0].extend(report.returns)
         updates = sum(report.updates for report in reports)

@@ -51,9 +51,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
     """Take moments and step counts from a ``state_dict``, and nothing else.
 
     Learning rates and how the step is computed (``fused``, ``capturable``) belong to the device of
-    this process, not to the one that saved: a rate that a captured graph reads from memory must
-    stay the tensor it is.
+    this process, not to the one that saved. What a captured graph reads from memory, rates and
+    moments that exist, stay the tensors they are.
     """
+    kept = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
     own = [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
@@ -65,6 +66,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
     optimizer.load_state_dict({**state, "param_groups": groups})
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
+    for parameter, moments in kept.items():
+        loaded = optimizer.state.setdefault(parameter, {})
+        for name, moment in moments.items():
+            # A state from before the first step has none: all are 0 then, counts too.
+            moment.copy_(loaded.get(name, torch.zeros_like(moment)))
+            loaded[name] = moment
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

@@ -6,6 +6,7 @@ n) and environments restart with it, so that an epoch's end is a clean boundary:
 there has no environment to save, and an interrupted run gives the same rows as another.
 """
 
+import copy
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -241,13 +242,14 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, at an epoch's end.
 
-        Tensors, numbers and strings only. Environments are not part of it: they restart.
+        Tensors, numbers and strings only, which later training does not change. Environments are
+        not part of it: they restart.
         """
         return {
             "epoch": self.epoch,
             "steps": self.steps,
-            "policy": self.policy.state_dict(),
-            "learner": self._learner.state_dict(),
+            "policy": copy.deepcopy(self.policy.state_dict()),
+            "learner": copy.deepcopy(self._learner.state_dict()),
             "act_rngs": _states(self._act_rngs),
             "shuffle_rngs": _states(self._shuffle_rngs),
         }

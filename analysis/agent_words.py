@@ -67,9 +67,7 @@ def describe_runs(rows: pd.DataFrame) -> str:
         ]
         setting = dict(zip(SETTING, key, strict=True))
         label = setting_label(setting, with_env=True)
-        sentences.append(
-            f"{label}: {'; '.join(arms)}; {_budget(setting, own)}{_paper(setting)}."
-        )
+        sentences.append(f"{label}: {'; '.join(arms)}; {_budget(setting, own)}{_paper(setting)}.")
     seeds = rows.groupby([*SETTING, "head"])["seed"].nunique()
     return f"{' '.join([*sentences, 'lr: learning rate.'])}{few_runs_words(*seeds)}"
 

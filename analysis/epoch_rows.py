@@ -48,7 +48,8 @@ COLUMNS: dict[str, str] = {
     "reached_target": "whether eval_return has reached target_return by this epoch",
 }
 """Every column that is neither a collapse metric nor ``loss_…``, a mean over the epoch's updates of
-what the algorithm reports (policy_loss, value_loss, entropy, kl, clip_fraction, gradient_norm)."""
+what the algorithm reports (policy_loss, value_loss, entropy, kl, clip_fraction, gradient_norm).
+REINFORCE reports the last collect of each 1,000 steps only, should games be that short."""
 
 _FLUSH = 4096
 """States of a member that are held before they are measured."""

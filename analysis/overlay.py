@@ -41,6 +41,12 @@ each action (actions keep their shares), deviations enlarged by √(n_k/(n_k −
 states has n_k − 1 degrees of freedom: widths are those of Student's t, the degrees of freedom
 behind each number Satterthwaite's, from resamples of one action at a time.
 
+States of one game resemble each other, and games are not resampled: of a training run's states,
+from its few evaluation games, intervals say how well those games are measured, not how other games
+would differ. With half of the noise shared within a game of 200 states, and 10 games, the band
+below never held a fixed ETF's optimum (40 runs). "Outside the band" is then no evidence by itself;
+the size of a difference is.
+
 *Band.* Entries of the differences get one simultaneous band: basic bootstrap, corrected for bias,
 its width the quantile of the largest studentised deviation. About a fixed ETF's optimum (4 actions,
 d = 8, noise of 10 % of the radius in each coordinate) the 95 % band held all entries in 94 % of
@@ -56,7 +62,8 @@ from it by 5° and 20°: 92 to 100 % (60 to 100 runs each); about a learned head
 160 states: 88 to 100 % (24 runs). Where noise is more than a tenth of a class mean's squared length
 there are none for angles.
 
-*Gap and terms* get basic intervals, which may reach below 0.
+*Gap and terms* get basic intervals, which may reach below 0. Where both losses of a difference are
+below float64's range, at √(E_H E_W) in the hundreds, it is NaN.
 
 *Populations.* The 8 cells of the Ideal Cliff Walking are all states there are, two for each action:
 nothing was sampled, no interval is given, and the differences are exact. What varies are training
@@ -328,6 +335,19 @@ def overlay(
         for name, comparison in comparisons.items()
         if math.isnan(comparison.angle_error.value)
     }
+    vanished = [name for name, value in losses.items() if value[0] == 0.0]
+    if len(vanished) > 1:
+        reasons["gap"] = (
+            f"losses {vanished} are below float64's range at ρ = √(E_H E_W) = "
+            f"{math.sqrt(float(point.energy[0, 0]) * measured.head_energy):.4g}: differences "
+            f"between them are unknown"
+        )
+        nothing = Interval(math.nan, math.nan, math.nan)
+        steps = list(losses)
+        terms |= {
+            name: nothing for i, name in enumerate(TERMS) if {*steps[i : i + 2]} <= {*vanished}
+        }
+        gap = nothing if "observed" in vanished else gap
     if len(measured.present) < 3:
         reasons.pop("centred angles", None)
         reasons["centred comparison"] = (

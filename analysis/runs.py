@@ -43,7 +43,7 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
         There is no finished training run, one is damaged or of another version, two folders hold
         the same run, or runs that would count as seeds of one arm were trained differently.
     """
-    places = [results] if isinstance(results, Path) else list(results)
+    places = [Path(results)] if isinstance(results, str | Path) else list(map(Path, results))
     folders = {
         recorded.resolve().parent
         for place in places
@@ -153,7 +153,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 _FREE = (
     *("steps", "eval_episodes", "target_return", "snapshot_epochs", "snapshot_states"),
-    *("seeds", "heads", "env", "algorithm.learning_rate", "algorithm.epsilon"),
+    *("seeds", "heads", "env", "algorithm.learning_rate", "algorithm.epsilon", "precision"),
 )
 """Options that may differ between runs of one arm: tables and figures say each run's, or they are
 part of what tells arms and runs apart."""
@@ -162,7 +162,8 @@ part of what tells arms and runs apart."""
 def _refuse_mixtures(rows: pd.DataFrame, folders: Mapping[str, Path]) -> None:
     """Refuse runs of one arm that differ in what no table has a column for."""
     options = {name: dict(_options(_config(path))) for name, path in folders.items()}
-    own_columns = ("head_bias", "head_energy")
+    # The precision is the one it was on that machine: "auto" may be either.
+    own_columns = ("head_bias", "head_energy", "precision")
     for key, arm in rows.groupby(arm_keys(rows)):
         values: dict[str, dict[str, str]] = {}
         for (run, *own), _ in arm.groupby([RUN, *own_columns], dropna=False):

@@ -278,7 +278,11 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree, with ``-dirty`` where tracked files differ from it."""
+    """Commit of the source tree, with ``-dirty`` where tracked files differ from it.
+
+    None where the package is no part of a tree, though it may lie inside one: installed into an
+    environment in somebody's repository.
+    """
     source = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -286,6 +290,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         # Stored results are no source: a run that replaces one does not make the tree dirty.
         changed = git(
             "status", "--porcelain", "--untracked-files=no", "--", ":(top,exclude)results"

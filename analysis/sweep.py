@@ -196,7 +196,7 @@ def _cells_of(number: int, table: Mapping[str, Any]) -> Iterator[Cell]:
     where = f"grid {number}"
     table = dict(table)
     together = table.pop("together", [])
-    if not isinstance(together, list) or not set(together) <= set(_BATCHED):
+    if not isinstance(together, list) or any(option not in _BATCHED for option in together):
         raise ValueError(
             f"{where}: together takes a list of {' and '.join(map(repr, _BATCHED))} (only heads "
             f"and seeds train as one batch), got {together!r}"

@@ -10,6 +10,17 @@ from agents.config import HeadConfig, TrainConfig
 from analysis.storage import cannot_write
 
 
+def require_tensorboard() -> None:
+    """Raise an ImportError that names the remedy where the package tensorboard is missing."""
+    try:
+        import torch.utils.tensorboard.writer  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "TensorBoard logs need the package tensorboard: "
+            "pip install 'action-collapse[tensorboard]', or leave out --tensorboard"
+        ) from error
+
+
 class TensorBoard:
     """One log a member, named by its head and seed.
 
@@ -29,14 +40,10 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
+        require_tensorboard()
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         self._folder = folder
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError as error:
-            raise ImportError(
-                "TensorBoard logs need the package tensorboard: "
-                "pip install 'action-collapse[tensorboard]', or leave out --tensorboard"
-            ) from error
         with self._writing():
             # What an interrupted session logged may lack an epoch or have one that is trained
             # again: the run's rows are logged from their beginning.

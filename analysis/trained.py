@@ -21,6 +21,8 @@ T = TypeVar("T")
 _TRAIN_AGAIN = "move the run folder away and train again (the same configuration gives the same)"
 _PROBE_AGAIN = "move the folder away and probe again"
 
+DIVERGED = "the member has diverged: its features or logits are not finite"
+
 _FINISHED, _UNFINISHED = Path("policy.pt"), Path("checkpoints/trainer.pt")
 
 
@@ -30,6 +32,8 @@ class Trained:
 
     config: TrainConfig
     policy: Policy
+    """On the CPU and in float32, also where the run's rows are from bfloat16: the same numbers on
+    every machine, and other ones than the rows' by that rounding (0.2 % of a feature)."""
     steps: int
     """Agent steps of a member that it was trained for."""
     digest: str
@@ -174,7 +178,7 @@ def stored_epochs(path: Path) -> list[int]:
     return sorted(int(file.stem.removeprefix("epoch-")) for file in files)
 
 
-def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
+def read_snapshots(path: Path, epoch: int) -> list[Snapshot | None]:
     """What every member's head saw in an epoch's evaluation: a uniform sample of its states.
 
     Parameters
@@ -187,7 +191,8 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
     Returns
     -------
     One snapshot a member, labelled by greedy actions, with ``step`` the epoch and the tags
-    ``head_kind`` and ``seed``.
+    ``head_kind`` and ``seed``; None for a member that had diverged, whose features or logits are
+    not finite.
 
     Raises
     ------
@@ -213,6 +218,8 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot]:
                 step=epoch,
                 tags={"head_kind": kind, "seed": seed},
             )
+            if features.isfinite().all() and logits.isfinite().all()
+            else None
             for member, (features, logits, head, kind, seed) in enumerate(
                 zip(
                     stored["features"],

@@ -26,7 +26,7 @@ from agents.config import TrainConfig
 from agents.training import Epoch, Trainer
 from analysis.epoch_rows import StateMeasurer, epoch_rows, precision
 from analysis.storage import RunFolder, RunFolderError, as_json, cause, read_json
-from analysis.tensorboard import TensorBoard
+from analysis.tensorboard import TensorBoard, require_tensorboard
 
 _PART, _CHECKPOINT = "epochs", "trainer"
 _SAMPLE = 5
@@ -69,6 +69,8 @@ def train(
         advance(config.steps)
         return folder
     # Before the folder is touched: what cannot be trained here leaves nothing behind.
+    if tensorboard:
+        require_tensorboard()
     with closing(Trainer(config, device)) as trainer, folder.session():
         if folder.has_rows(_PART):  # another process was faster
             advance(config.steps)
@@ -79,9 +81,11 @@ def train(
                 f"{folder.path} holds an unfinished run ({checkpoint['trainer']['steps']} of "
                 f"{config.steps} steps): continue it with --resume, or choose another --out"
             )
+        # Before the log, which is begun anew: a checkpoint that is refused costs nothing.
+        rows = [] if checkpoint is None else _continue(trainer, folder, checkpoint)
         log = TensorBoard(folder.path / "tensorboard", config) if tensorboard else None
         try:
-            rows = _train(trainer, folder, checkpoint, log, advance)
+            _train(trainer, folder, rows, log, advance)
         finally:
             if log is not None:
                 log.close()
@@ -105,6 +109,8 @@ def nothing_to_resume(config: TrainConfig, out: Path) -> str | None:
     pattern = f"train-{config.algorithm.name}-{config.env.id}-*/checkpoints/{_CHECKPOINT}.pt"
     for checkpoint in sorted(out.glob(pattern)):
         other = checkpoint.parent.parent
+        if (other / "rows" / f"{_PART}.parquet").exists():  # killed between its rows and the end
+            continue
         try:
             recorded = read_json(other / "config.json", "")["config"]
         except (RunFolderError, KeyError):  # damaged: not what was asked for anyway
@@ -143,15 +149,14 @@ def run_folder(config: TrainConfig, out: Path) -> RunFolder:
 def _train(
     trainer: Trainer,
     folder: RunFolder,
-    checkpoint: Mapping[str, Any] | None,
+    rows: list[dict[str, Any]],
     log: TensorBoard | None,
     advance: Callable[[int], None],
-) -> list[dict[str, Any]]:
-    if checkpoint is not None:
-        rows = _continue(trainer, folder, checkpoint)
-        advance(trainer.steps)
-    else:
-        rows = _measure(trainer, folder, None, [])
+) -> None:
+    """Train to the end; `rows` are those so far, and the new ones are added to them."""
+    advance(trainer.steps)
+    if not rows:
+        rows.extend(_measure(trainer, folder, None, []))
     if log is not None:
         log.add(rows)
     while not trainer.done:
@@ -166,7 +171,6 @@ def _train(
         folder.save_checkpoint(_CHECKPOINT, state)
         if log is not None:
             log.add(new)
-    return rows
 
 
 def _continue(

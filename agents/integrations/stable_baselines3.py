@@ -184,8 +184,8 @@ def capture_features(
         )
     if hasattr(policy, "lstm_actor"):
         raise TypeError(
-            f"the features of a {type(model).__name__} depend on its memory, not on the observation "
-            "alone: record them while it plays and probe (features, labels) with CollapseMetrics"
+            f"the features of a {type(model).__name__} depend on its memory, not on an observation "
+            "alone: record them while it plays and give them, labelled, to CollapseMetrics"
         )
     if not isinstance(policy.action_space, spaces.Discrete):
         raise ValueError(f"logits need a Discrete action space, got {policy.action_space}")

@@ -22,7 +22,7 @@ from analysis.overlay import Overlay as Found
 from analysis.overlay_measure import Cone, Head
 from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder, RunFolderError, read_json, source_digest
-from analysis.trained import read_config, read_snapshots, stored_epochs
+from analysis.trained import DIVERGED, read_config, read_snapshots, stored_epochs
 from analysis.trajectory import EXPERIMENT, rows_snapshots
 
 _MOST_FIGURES = 4
@@ -104,7 +104,7 @@ class Overlay:
                     "head": member.kind,
                     "seed": member.seed,
                     "epoch": source.epoch,
-                    "states": member.snapshot.num_samples,
+                    "states": 0 if member.snapshot is None else member.snapshot.num_samples,
                     "model": model,
                     "cone": member.cone,
                     "figure": "",
@@ -112,6 +112,8 @@ class Overlay:
                     "reasons": "",
                 }
                 try:
+                    if member.snapshot is None:
+                        raise ValueError(DIVERGED)
                     found = overlay(
                         member.snapshot,
                         rng=np.random.default_rng([self.seed, number]),
@@ -157,10 +159,11 @@ class Overlay:
         steps = "" if source.steps is None else f", {source.steps:,} agent steps"
         caption = (
             f"{source.caption}; {member.label}, epoch {source.epoch}{steps}: "
-            f"{member.snapshot.num_samples} states, labelled by {source.labels}. Layer-peeled "
+            f"{found.counts.sum()} states, labelled by {source.labels}. Layer-peeled "
             f"model for the measured class shares and energies, {found.head} head. Angles and "
             f"norms: mean absolute error, with {100 * found.level:g} % intervals from "
-            f"{self.bootstrap} resamples of the states where every action has enough of them."
+            f"{self.bootstrap} resamples of the states where every action has enough of them"
+            f"{source.caveat}."
         )
         figure = figure_overlay(found, caption, source.actions)
         pictures = {kind: encode(figure, kind) for kind in ("png", "pdf")}
@@ -180,7 +183,8 @@ class _Member:
     kind: str
     seed: int
     cone: Cone
-    snapshot: Snapshot
+    snapshot: Snapshot | None
+    """None if the member has diverged."""
 
     @property
     def model(self) -> Head:
@@ -199,6 +203,8 @@ class _Source:
     steps: int | None
     """Of a member's training up to the epoch; None where they are not counted."""
     actions: Sequence[str] | None
+    caveat: str
+    """What its intervals leave out."""
     members: Sequence[_Member]
     digest: str
 
@@ -245,6 +251,7 @@ def _read_training(path: Path, epoch: int | None) -> _Source:
         epoch=epoch,
         steps=_steps(path, epoch),
         actions=None,
+        caveat=f", not of the {config.eval_episodes} games that they are from",
         members=[
             _Member(
                 f"{head.kind}-{seed}",
@@ -311,6 +318,7 @@ def _read_view(path: Path, config: dict[str, Any], epoch: int | None) -> _Source
         epoch=epoch,
         steps=None,
         actions=actions,
+        caveat="",
         members=members,
         digest=_digest([path / "config.json", *files.values()]),
     )

@@ -28,6 +28,7 @@ from analysis.probe import ProbeResult, probe
 from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder, RunFolderError, cause
 from analysis.trained import (
+    DIVERGED,
     Trained,
     load_trained,
     read_config,
@@ -160,9 +161,6 @@ class Probe:
                 except ValueError as error:  # weights that are not finite, above all
                     result = Unmeasured(self.labels, cause(error))
                 results.append(result)
-        refused = [result for result in results if isinstance(result, Unmeasured)]
-        if len(refused) == len(results):
-            raise RunFolderError(f"no member of this run can be measured ({refused[0].why})")
         return results
 
 
@@ -172,6 +170,9 @@ def _store(
     when: dict[str, int],
     results: Sequence[ProbeResult | Unmeasured],
 ) -> None:
+    refused = [result for result in results if isinstance(result, Unmeasured)]
+    if len(refused) == len(results):
+        raise RunFolderError(f"no member of this run can be measured ({refused[0].why})")
     with folder.session():
         if folder.has_rows("probe"):  # another process was faster
             return
@@ -212,17 +213,19 @@ def _row(result: ProbeResult | Unmeasured, names: list[str]) -> dict[str, float 
     }
 
 
-def _digest(snapshots: list[Snapshot]) -> str:
+def _digest(snapshots: Sequence[Snapshot | None]) -> str:
     return tensors_digest(
         (f"{member}.{name}", torch.as_tensor(getattr(snapshot, name)))
         for member, snapshot in enumerate(snapshots)
         for name in ("features", "labels", "head", "bias")
-        if getattr(snapshot, name) is not None
+        if getattr(snapshot, name, None) is not None
     )
 
 
-def _measured(snapshot: Snapshot) -> ProbeResult:
+def _measured(snapshot: Snapshot | None) -> ProbeResult | Unmeasured:
     """Of the features of a snapshot, which the head takes as a policy takes observations."""
+    if snapshot is None:
+        return Unmeasured("greedy", DIVERGED)
     head, bias = torch.as_tensor(snapshot.head), snapshot.bias
     shift = torch.zeros(len(head)) if bias is None else torch.as_tensor(bias)
 

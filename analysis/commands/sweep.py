@@ -72,7 +72,7 @@ class Sweep:
         except (ValueError, ConnectionError) as error:
             raise UsageError(str(error)) from error
         except KeyboardInterrupt:
-            write_index(grid, self.out, {})
+            write_index(grid, self.out, view.failures)
             raise
         index = write_index(grid, self.out, failures)
         for name, trace in failures.items():
@@ -89,6 +89,8 @@ class SweepView:
         self._steps = dict.fromkeys(self._cells, 0)
         """Of each member."""
         self._states = dict.fromkeys(self._cells, "waiting")
+        self.failures = dict[str, str]()
+        """Error of every cell that was given up, by its name."""
         self._bar = progress_bars()
         self._task = self._bar.add_task(
             "steps of all members", total=sum(cell.steps for cell in cells)
@@ -106,6 +108,8 @@ class SweepView:
             self._states[name], self._steps[name] = "waiting" if event.again else "failed", 0
             fate = "will be tried again" if event.again else "given up"
             say(console, f"{name} failed, {fate}: {last_line(event.error)}")
+            if not event.again:
+                self.failures[name] = event.error
         else:
             self._states[name], self._steps[name] = "done", config.steps
             if event.kind == "done" and not console.is_terminal:

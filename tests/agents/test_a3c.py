@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from agents.a3c import A3C, A3CLearner, Order, Worker, local_copy, shared_optimizer
+from agents.a3c import A3C, A3CLearner, Order, Worker, _digest, local_copy, shared_optimizer
 from agents.config import ACTIONS, EnvConfig, HeadConfig, TrainConfig
 from agents.errors import WorkerError
 from agents.population import build_policy
@@ -188,6 +189,23 @@ def history(run: Trainer) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
+def test_a_frozen_head_that_changes_is_noticed(monkeypatch) -> None:
+    """Its memory is one for all processes: what they see afterwards is alike, and not as before."""
+    run = Trainer(CONFIG, "cpu")
+    reports = A3CLearner._reports
+
+    def tampering(learner: A3CLearner):
+        found = reports(learner)
+        learner.policy.head.weight.mul_(2.0)
+        return [replace(report, head=_digest(learner.policy)) for report in found]
+
+    with closing(run):
+        run.train_epoch()
+        monkeypatch.setattr(A3CLearner, "_reports", tampering)
+        with pytest.raises(WorkerError, match="the frozen head has changed"):
+            run.train_epoch()
+
+
 def test_one_worker_is_deterministic_and_resumes_exactly() -> None:
     whole, first, rest = (Trainer(CONFIG, "cpu") for _ in range(3))
     try:

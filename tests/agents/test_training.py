@@ -84,6 +84,26 @@ def test_resuming_continues_exactly() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_trainer_goes_back_to_where_it_was() -> None:
+    """What a state holds is not what trains on; moments stay where a captured graph reads them."""
+    run = trainer()
+    beginning = run.state_dict()
+    run.train_epoch()
+    state = run.state_dict()
+    moments = [m for own in run._learner._optimizer.state.values() for m in own.values()]
+    first = history(run)
+    run.load_state_dict(state)
+    assert (run.epoch, run.steps) == (1, 64)
+    for one, other in zip(first, history(run), strict=True):
+        np.testing.assert_array_equal(one, other)
+    run.load_state_dict(beginning)
+    whole = trainer()
+    for one, other in zip(history(whole), history(run), strict=True):
+        np.testing.assert_array_equal(one, other)
+    now = [m for own in run._learner._optimizer.state.values() for m in own.values()]
+    assert [m.data_ptr() for m in moments] == [m.data_ptr() for m in now]
+
+
 def test_steps_and_epochs_are_counted() -> None:
     run, gained = trainer(replace(CONFIG, steps=150)), []
     while not run.done:

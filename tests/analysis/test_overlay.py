@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 import lpm
 from agents import TabularTrainer
 from analysis.cliff import arms
+from analysis.figures.overlay import figure_overlay
 from analysis.overlay import GRAMS, TERMS, Interval, Overlay, across, overlay
 from analysis.snapshot import Snapshot
 from lpm.free_head_rectified import solve_free_head_rectified
@@ -357,6 +358,25 @@ def test_angles_are_plain_angles() -> None:
     assert found.comparisons["cross"].worst_angle.value == pytest.approx(75.0, abs=1e-4)
     assert "etf_angle" in found.reasons
     assert math.isnan(found.etf_angle)
+
+
+@pytest.mark.parametrize(
+    ("noise", "radius", "unknown"),
+    [(0.05, 200.0, []), (0.3, 1000.0, TERMS[1:]), (0.05, 1000.0, [*TERMS, "gap"])],
+)
+def test_losses_below_the_range_of_float64_are_no_distances(noise, radius, unknown) -> None:
+    head, labels = lpm.simplex_etf(4, 6), np.arange(80) % 4
+    directions = head[labels] + noise * np.random.default_rng(1).standard_normal((80, 6))
+    snapshot = Snapshot(radius * directions, labels, head, num_classes=4, step=0)
+    found = overlay(snapshot, rng=np.random.default_rng(0), bootstrap=20)
+    distances = {**found.terms, "gap": found.gap}
+    assert [name for name, distance in distances.items() if math.isnan(distance.value)] == [
+        *unknown
+    ]
+    assert all(np.isnan(distances[name]).all() for name in unknown)
+    assert ("below float64's range" in found.reasons.get("gap", "")) == bool(unknown)
+    assert math.isfinite(found.comparisons["centred"].angle_error.value)
+    figure_overlay(found, "")  # draws what there is
 
 
 @pytest.mark.parametrize("present", [1, 2])

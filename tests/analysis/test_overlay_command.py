@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
 from analysis import __main__ as cli
 from analysis.exhibits import read_figures
 from analysis.overlay import overlay
-from analysis.storage import RunFolder
+from analysis.storage import RunFolder, load_tensors
 from analysis.trained import read_snapshots
-from analysis.training import train
+from analysis.training import run_folder, train
 from analysis.trajectory import cliff_arms, cliff_folder, run_trajectory
 
 CONFIG = TrainConfig(
@@ -83,6 +84,23 @@ def test_every_member_of_the_last_epoch_has_a_row(trained: RunFolder, tmp_path: 
     )
 
 
+def test_a_diverged_member_is_no_reason_to_withhold_the_others(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / trained.path.name
+    shutil.copytree(trained.path, path)
+    stored_states = load_tensors(path / "snapshots" / "epoch-00002.pt", "")
+    stored_states["logits"][3][0] = torch.nan
+    run_folder(CONFIG, tmp_path).save_tensors("snapshots/epoch-00002.pt", stored_states)
+    assert run(tmp_path / "whole", trained.path) == 0
+    assert run(tmp_path / "out", path) == 0
+    _, whole = stored(tmp_path / "whole")
+    _, rows = stored(tmp_path / "out")
+    assert rows["states"][3] == 0
+    assert "the member has diverged" in rows["reasons"][3]
+    assert list(rows["gap"][:3]) == pytest.approx(list(whole["gap"][:3]), nan_ok=True)
+
+
 def test_captions_say_setting_and_steps(trained: RunFolder, tmp_path: Path) -> None:
     assert run(tmp_path / "out", trained.path) == 0
     folder, _ = stored(tmp_path / "out")
@@ -92,6 +110,7 @@ def test_captions_say_setting_and_steps(trained: RunFolder, tmp_path: Path) -> N
         assert words
         assert words.caption.startswith("IdealCliffWalking-v0: PPO, MLP on states, states of the")
         assert f"head, seed 0, epoch 2, {steps} agent steps: " in words.caption
+        assert words.caption.endswith(" of them, not of the 4 games that they are from.")
     # A run that goes on has snapshots, and not yet its rows.
     going = tmp_path / "going" / trained.path.name
     shutil.copytree(trained.path, going, ignore=shutil.ignore_patterns("rows"))

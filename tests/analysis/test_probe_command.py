@@ -14,7 +14,7 @@ from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.ppo import PPO
 from analysis import __main__ as cli
 from analysis.storage import RunFolder, RunFolderError, load_tensors
-from analysis.trained import load_policy, load_trained, read_probed
+from analysis.trained import load_policy, load_trained, read_probed, read_snapshots
 from analysis.training import run_folder, train
 
 CONFIG = TrainConfig(
@@ -247,6 +247,27 @@ def test_one_diverged_member_leaves_the_others_measured(
     assert set(json.loads(rows["reasons"][0])) == set(metrics.columns)
     assert "everything of linear 0 is nan: ValueError: " in capsys.readouterr().out
     assert [s.tags["seed"] for s in read_probed(folder)] == [1, 0, 1]
+
+
+def test_a_stored_epoch_leaves_out_who_had_diverged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(replace(CONFIG, seeds=(0, 1)), tmp_path / "runs", device="cpu")
+    (epoch,) = CONFIG.snapshot_epochs
+    name = f"snapshots/epoch-{epoch:05d}.pt"
+    stored = load_tensors(run.path / name, "")
+    stored["features"][0][3, 1] = torch.nan
+    run.save_tensors(name, stored)
+    assert [one is None for one in read_snapshots(run.path, epoch)] == [True, False, False, False]
+    assert probe(tmp_path, run.path, "--epoch", epoch) == 0
+    _, rows = rows_in(tmp_path)
+    assert rows["feature_norm"].isna().tolist() == [True, False, False, False]
+    assert "everything of linear 0 is nan: the member has diverged" in capsys.readouterr().out
+    for logits in stored["logits"]:
+        logits.fill_(torch.inf)
+    run.save_tensors(name, stored)
+    assert probe(tmp_path, run.path, "--epoch", epoch) == 2
+    assert "no member of this run can be measured (the member has" in capsys.readouterr().err
 
 
 def test_steps_of_a_policy_without_its_rows_are_those_of_its_checkpoint(

@@ -216,7 +216,9 @@ def test_budgets_rates_and_heads_may_differ(tmp_path) -> None:
     assert len(read_training_rows(tmp_path)) == 24
 
 
-@pytest.mark.parametrize(("name", "value"), [("head_energy", 25.0), ("head_bias", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("head_energy", 25.0), ("head_bias", 1.0), ("precision", "bf16")]
+)
 def test_heads_of_one_kind_that_differ_are_refused(tmp_path, name, value) -> None:
     store(tmp_path, rows_of(seeds=(0,)), run=1)
     store(tmp_path, rows_of(seeds=(1,), **{name: value}), run=2)

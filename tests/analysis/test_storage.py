@@ -1,9 +1,13 @@
 """Run folders: content-addressed, atomic, never overwritten, honest about damage."""
 
 import errno
+import importlib.util
 import json
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +321,28 @@ def test_one_session_at_a_time_and_each_is_recorded(tmp_path) -> None:
     assert sessions[0]["packages"]["numpy"] == np.__version__
     assert {"processor", "cores", "accelerator"} <= set(sessions[0]["machine"])
     assert "commit" in sessions[0]
+
+
+def test_a_package_inside_somebodys_repository_has_no_commit(tmp_path: Path) -> None:
+    """Installed into an environment there: its HEAD says nothing about this code."""
+    package = tmp_path / "env" / "analysis"
+    package.mkdir(parents=True)
+    shutil.copy(storage.__file__, package)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    spec = importlib.util.spec_from_file_location("elsewhere", package / "storage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    elsewhere = importlib.util.module_from_spec(spec)
+    sys.modules["elsewhere"] = elsewhere
+    try:
+        spec.loader.exec_module(elsewhere)
+        assert elsewhere._commit() is None
+        subprocess.run([*git, "add", "-A"], check=True)
+        assert elsewhere._commit().endswith("-dirty")
+    finally:
+        del sys.modules["elsewhere"]
 
 
 def test_json_is_stable_and_has_no_nan() -> None:

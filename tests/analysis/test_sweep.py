@@ -180,6 +180,7 @@ def test_a_member_in_two_different_batches_is_refused(tmp_path: Path) -> None:
         ("seeds = [0, -1]", r"grid 2.*seeds must be .* >= 0, got \(-1,\)"),
         ("seeds = {from = 0, to = 3}", r"grid 2: seeds takes {from = 0, count = 20}"),
         ("seeds = {from = 0, count = 0}", r"grid 2: seeds has no values"),
+        ('together = [["head"]]', r"together takes a list .*got \[\['head'\]\]"),
         ('together = ["learning_rate"]', r"grid 2: together takes a list of 'head' and 'seeds'"),
         ('env = "Pole"', r"grid 2.*unknown environment 'Pole'"),
     ],
@@ -338,6 +339,7 @@ def test_the_view_counts_cells_and_steps(tmp_path: Path) -> None:
     assert view.counts() == {"done": 1, "running": 1, "failed": 0, "waiting": 0}
     assert view.steps == 64 + 32
     view(Event("failed", one.name, error="oh", again=True))
+    assert view.failures == {}
     assert view.counts()["waiting"] == 1
     assert view.steps == 64
     view(Event("started", one.name))
@@ -345,3 +347,4 @@ def test_the_view_counts_cells_and_steps(tmp_path: Path) -> None:
     assert view.steps == 64 + 64, "an overshoot is not more than the cell"
     view(Event("failed", one.name, error="oh"))
     assert view.counts() == {"done": 1, "running": 0, "failed": 1, "waiting": 0}
+    assert view.failures == {one.name: "oh"}

@@ -433,6 +433,34 @@ def test_tensorboard_has_every_epoch_once_after_an_interruption(
     assert_logged(train(LOGGED, tmp_path, device="cpu", tensorboard=True))
 
 
+def test_what_cannot_go_on_keeps_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun by a machine of another precision, whose log this one may not delete."""
+    gained: list[int] = []
+
+    def advance(steps: int) -> None:
+        gained.append(steps)
+        if sum(gained) > LOGGED.epoch_steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(LOGGED, tmp_path, device="cpu", tensorboard=True, advance=advance)
+    (events,) = tmp_path.rglob("events.out.*")
+    content = events.read_bytes()
+    monkeypatch.setattr("analysis.training.precision", lambda trainer: "bf16")
+    with pytest.raises(RunFolderError, match="would go on in bf16"):
+        train(LOGGED, tmp_path, device="cpu", tensorboard=True)
+    assert events.read_bytes() == content
+
+
+def test_without_tensorboard_nothing_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    with pytest.raises(ImportError, match=r"action-collapse\[tensorboard\].*or leave out"):
+        train(LOGGED, tmp_path, device="cpu", tensorboard=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_log_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
