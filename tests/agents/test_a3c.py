@@ -188,7 +188,6 @@ def history(run: Trainer) -> list[np.ndarray]:
     return seen
 
 
-@pytest.mark.slow
 def test_a_frozen_head_that_changes_is_noticed(monkeypatch) -> None:
     """Its memory is one for all processes: what they see afterwards is alike, and not as before."""
     run = Trainer(CONFIG, "cpu")
@@ -206,6 +205,7 @@ def test_a_frozen_head_that_changes_is_noticed(monkeypatch) -> None:
             run.train_epoch()
 
 
+@pytest.mark.slow
 def test_one_worker_is_deterministic_and_resumes_exactly() -> None:
     whole, first, rest = (Trainer(CONFIG, "cpu") for _ in range(3))
     try:
