@@ -20,10 +20,6 @@ is killed.
 
 import copy
 import hashlib
-import os
-import signal
-import threading
-import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,6 +39,7 @@ from agents.limits import Count, NonNegative
 from agents.optimisation import Schedule, clip_gradients, make_optimizer, set_learning_rate
 from agents.policy import Policy
 from agents.samples import Samples
+from agents.workers import obey_parent
 
 if TYPE_CHECKING:
     from agents.config import TrainConfig
@@ -192,7 +189,7 @@ class A3CLearner:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(
                 target=_work,
-                args=(theirs, os.getpid(), self.train, self.policy, self._optimizer, self._taken),
+                args=(theirs, self.train, self.policy, self._optimizer, self._taken),
                 daemon=True,
             )
             process.start()
@@ -255,16 +252,13 @@ def _digest(policy: Policy) -> str:
 
 def _work(
     connection: Connection,
-    parent: int,
     train: "TrainConfig",
     shared: Policy,
     optimizer: torch.optim.Optimizer,
     taken: Any,
 ) -> None:
     """Carry out orders until there are no more."""
-    # Ctrl-C reaches the whole process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    obey_parent()
     torch.set_num_threads(1)
     try:
         worker = Worker(train, shared, optimizer, taken)
@@ -274,13 +268,6 @@ def _work(
         pass  # the parent has gone
     except Exception:
         connection.send(traceback.format_exc())
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when its parent is gone (killed): nobody would stop it any more."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 class Worker:

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from agents.integrations.common import evaluating
 from agents.policy import Policy
 from analysis.snapshot import Array
 
@@ -100,7 +100,7 @@ class HookedPolicy:
 
         handle = self._layer.register_forward_hook(keep)
         try:
-            with _evaluating(self.module):
+            with evaluating(self.module):
                 self.module(_input_of(self.module, observations))
         finally:
             handle.remove()
@@ -141,7 +141,7 @@ class _Member:
             name: tensor[member : member + 1]
             for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())
         }
-        with _evaluating(backbone):
+        with evaluating(backbone):
             x = _input_of(backbone, observations)
             features = functional_call(backbone, own, (x[None],))[0]
             head = self._policy.head.weight[member].detach()
@@ -209,19 +209,6 @@ def _activations(found: Any) -> Activations:
             f"object with these attributes"
         )
     return Activations(*found)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; afterwards every module in the mode it was in."""
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in training.items():
-            part.training = mode
 
 
 def _input_of(module: nn.Module, observations: Array) -> Tensor:

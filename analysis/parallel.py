@@ -1,10 +1,6 @@
 """Independent parts of a run on several processes, with progress, interruption and no orphans."""
 
-import os
 import queue
-import signal
-import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +10,7 @@ from typing import Any, Protocol
 import threadpoolctl
 import torch
 
+from agents.workers import obey_parent
 from analysis.storage import RunFolderError
 
 
@@ -57,7 +54,7 @@ def run_parts(
     context = get_context("spawn")
     gains, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(
-        min(workers, len(parts)), context, _start_worker, (gains, stop, os.getpid())
+        min(workers, len(parts)), context, _start_worker, (gains, stop)
     ) as pool:
         futures = {pool.submit(_run_part, name, part) for name, part in parts.items()}
         try:
@@ -95,19 +92,10 @@ def _follow(futures: set[Future[None]], gains: Any, on_advance: Callable[[str, i
 _WORKER: dict[str, Any] = {}
 
 
-def _start_worker(gains: Any, stop: Any, parent: int) -> None:
-    # Ctrl-C reaches the whole process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(gains: Any, stop: Any) -> None:
+    obey_parent()
     torch.set_num_threads(1)
     _WORKER.update(gains=gains, stop=stop, limits=threadpoolctl.threadpool_limits(1))
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when the parent is gone (killed): nobody would collect its results."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _run_part(name: str, part: Part) -> None:

@@ -142,7 +142,7 @@ def record(
 
     handle = head.register_forward_hook(keep)
     try:
-        with _evaluating(network), torch.no_grad():
+        with evaluating(network):
             for start in range(0, len(observations), batch_size):
                 forward(observations[start : start + batch_size])
     finally:
@@ -156,12 +156,13 @@ def record(
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, then each back in the mode that it was in."""
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; afterwards every module in the mode it was in."""
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -5,16 +5,15 @@ nothing with it but the cell it was at. (A pool or a shared queue is unusable on
 while holding its lock.)
 """
 
-import os
 import signal
 import sys
-import threading
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from agents.config import TrainConfig
+from agents.workers import obey_parent
 from analysis.engines.ledger import Ledger, Throttle, describe, one_thread
 from analysis.sweep import Cell
 from analysis.training import train
@@ -102,11 +101,9 @@ class _Worker:
 
 
 def _work(connection: Connection, out: Path, device: str) -> None:
-    # Ctrl-C reaches the whole process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    obey_parent()
     # An orderly end, so that A3C's learner ends its own processes.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     with one_thread():
         while True:
             config = connection.recv()
@@ -118,11 +115,3 @@ def _work(connection: Connection, out: Path, device: str) -> None:
             else:
                 advance.flush()
                 connection.send(("done", None))
-
-
-def _end_with_parent() -> None:
-    """End this worker when the parent is gone (killed): nobody would collect its results."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
