@@ -16,7 +16,9 @@ the emulator's frames; here they are decisions."""
 PAPER_BUDGETED = ("CarRacing-v3", *ATARI)
 """Environments whose number of steps the paper prints; CartPole's it does not."""
 
-SETTING = ("env", "algorithm", "convention", "observations", "network", "feature")
+SETTING = (
+    *("env", "algorithm", "convention", "observations", "network", "matched_entropy", "feature"),
+)
 """What tells curves of one head apart."""
 HEADS: Mapping[str, str] = {
     "linear": "learned",
@@ -42,6 +44,8 @@ def setting_label(setting: Mapping[str, Any], *, with_env: bool) -> str:
     parts = [algorithm, f"{network} on {_OBSERVATIONS[setting['observations']]}"]
     if setting["env"] in ATARI:
         parts.append(setting["convention"])
+    if setting["matched_entropy"]:
+        parts.append(f"initial entropy {setting['matched_entropy']} log K")
     if setting["feature"] != "rectified":
         parts.append(f"{setting['feature']} feature")
     label = ", ".join(parts)

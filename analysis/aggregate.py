@@ -1,7 +1,7 @@
 """From rows of training runs to one row a run, and the choice of a learning rate.
 
 A *run* is one seed with one learning rate; an *arm* is what is compared: a head on a feature in one
-setting (algorithm, environment, network).
+setting (algorithm, environment, network, and whether initial entropies were matched).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-SETTING = ("algorithm", "env", "convention", "observations", "network")
+SETTING = ("algorithm", "env", "convention", "observations", "network", "matched_entropy")
 HEAD = ("head", "feature")
 ARM = (*SETTING, *HEAD)
 

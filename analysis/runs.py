@@ -34,8 +34,10 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
     -------
     One row for each run, member and epoch: :data:`analysis.epoch_rows.COLUMNS`, collapse metrics
     and losses (NaN where a run's algorithm has no such loss), ``target_return`` of the run's
-    configuration (NaN for none), and the folder's name as :data:`RUN`; ``convention`` is empty
-    where the environment is no Atari game. The order is that of the folders' names.
+    configuration (NaN for none), ``matched_entropy``, the share of log K to which every head was
+    scaled at the start (empty where heads were left as they were), and the folder's name as
+    :data:`RUN`; ``convention`` is empty where the environment is no Atari game. The order is that
+    of the folders' names.
 
     Raises
     ------
@@ -70,9 +72,13 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
             )
         # Elsewhere there are no conventions to choose from.
         convention = rows["convention"].where(rows["env"].isin(ATARI), "")
-        frames.append(
-            rows.assign(convention=convention, target_return=_target(folder), **{RUN: folder.name})
-        )
+        added = {
+            "convention": convention,
+            "target_return": _target(folder),
+            "matched_entropy": _matched_entropy(folder),
+            RUN: folder.name,
+        }
+        frames.append(rows.assign(**added))
     found = pd.concat(frames, ignore_index=True)
     _refuse_mixtures(found, {folder.name: folder for folder in finished})
     return found
@@ -145,6 +151,12 @@ def _target(folder: Path) -> float:
     return np.nan if target is None else float(target)
 
 
+def _matched_entropy(folder: Path) -> str:
+    """Text, as a setting is: what tells arms apart has no gaps and is compared exactly."""
+    fraction = _config(folder).get("config", {}).get("match_entropy")
+    return "" if fraction is None else f"{fraction:g}"
+
+
 def _config(folder: Path) -> dict[str, Any]:
     return read_json(
         folder / "config.json", "move the folder away and make the run again, its rows have no name"
@@ -154,6 +166,7 @@ def _config(folder: Path) -> dict[str, Any]:
 _FREE = (
     *("steps", "eval_episodes", "target_return", "snapshot_epochs", "snapshot_states"),
     *("seeds", "heads", "env", "algorithm.learning_rate", "algorithm.epsilon", "precision"),
+    "match_entropy",
 )
 """Options that may differ between runs of one arm: tables and figures say each run's, or they are
 part of what tells arms and runs apart."""

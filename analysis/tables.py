@@ -171,8 +171,8 @@ def improvement_table(
 
     Returns
     -------
-    One row for each algorithm, network, head and feature with ``environments``, those in which both
-    heads have reported runs, ``n``, the least runs in any, and ``improvement`` with its interval
+    One row for each algorithm, network, matching of initial entropies, head and feature with
+    ``environments``, those in which both heads have reported runs, ``n``, the least runs in any, and ``improvement`` with its interval
     from a bootstrap within environments. ``paired`` says whether both heads have the same seeds
     everywhere, which are then resampled together; None where a single seed leaves nothing to
     resample. ``note`` says so, and where seeds are few.
@@ -274,7 +274,7 @@ def ablation_table(
 
 
 _ANGLES = ("head_max_angle", "feature_max_angle")
-_ACROSS = ("algorithm", "network", "head", "feature")
+_ACROSS = ("algorithm", "network", "matched_entropy", "head", "feature")
 _PAPER_CELL = ("algorithm", "env", "convention", "network")
 
 

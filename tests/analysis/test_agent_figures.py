@@ -55,6 +55,7 @@ def rows_of(
             | {
                 "algorithm": "ppo",
                 "convention": "NoFrameskip-v4",
+                "matched_entropy": "",
                 "head": head,
                 "feature": "rectified",
                 "learning_rate": 2.5e-4,
@@ -189,6 +190,16 @@ def test_a_missing_head_is_said_and_its_panels_stay() -> None:
     assert not etf.get_lines()
     assert [text.get_text() for text in etf.texts] == ["not run"]
     assert "not run" in " ".join(_legends(figure))
+
+
+def test_curves_with_matched_entropies_are_lines_of_their_own() -> None:
+    rows = pd.concat([rows_of(**PPO_PONG), rows_of(**PPO_PONG, matched_entropy="0.99")])
+    figure = figure1_agents(rows, "Pong", "")
+    for axes in panels(figure, "(b) return"):
+        assert len(axes.get_lines()) == 2
+    words = describe_runs(rows)
+    assert "PPO, CNN on images, NoFrameskip-v4: learned head" in words
+    assert "PPO, CNN on images, NoFrameskip-v4, initial entropy 0.99 log K: learned head" in words
 
 
 def test_a_missing_environment_is_an_error_with_the_command() -> None:

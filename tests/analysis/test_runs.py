@@ -11,7 +11,7 @@ import pytest
 from analysis.epoch_rows import COLUMNS
 from analysis.runs import RUN, read_training_rows, reported_rows, rows_digest
 from analysis.storage import RunFolder, RunFolderError
-from analysis.tables import table1
+from analysis.tables import improvement_table, table1
 
 
 def rows_of(
@@ -27,6 +27,7 @@ def rows_of(
             "algorithm": "ppo",
             "env": "Pong",
             "convention": "NoFrameskip-v4",
+            "matched_entropy": "",
             "observations": "image",
             "network": "cnn",
             "head": head,
@@ -214,6 +215,24 @@ def test_budgets_rates_and_heads_may_differ(tmp_path) -> None:
         config=stored_config(algorithm=other, heads=["linear", "etf"]),
     )
     assert len(read_training_rows(tmp_path)) == 24
+
+
+def test_runs_with_matched_initial_entropies_are_an_arm_of_their_own(tmp_path) -> None:
+    plain = store(tmp_path, rows_of(seeds=(0, 1)), config=stored_config(match_entropy=None))
+    matched = store(tmp_path, rows_of(seeds=(0, 1)), config=stored_config(match_entropy=0.99))
+    rows = read_training_rows(tmp_path)
+    own = rows.groupby(RUN)["matched_entropy"].unique()
+    assert own[plain.name].tolist() == [""]
+    assert own[matched.name].tolist() == ["0.99"]
+    # The same heads and seeds twice, and each head is held against its own kind.
+    table = table1(rows)
+    assert table.groupby("matched_entropy")["n"].apply(list).to_dict() == {
+        "": [2, 2],
+        "0.99": [2, 2],
+    }
+    improvement = improvement_table(rows)
+    assert improvement["matched_entropy"].tolist() == ["", "0.99"]
+    assert set(improvement["environments"]) == {"Pong"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def _run(
         "algorithm": "ppo",
         "env": "Pong",
         "convention": "NoFrameskip-v4",
+        "matched_entropy": "",
         "observations": "image",
         "network": "cnn",
         "head": "linear",
