@@ -1,34 +1,75 @@
-"""The peeled model's prediction held against many seeds of the Ideal Cliff Walking.
+"""The peeled models' predictions held against many seeds of the Ideal Cliff Walking.
 
-Arms of Figure 1 whose norms are controlled, trained on its seeds; every member gets an overlay of
-its own (`analysis.overlay`), and what is pooled are the members. The 8 cells are all states there
-are, so the seeds are the only sample, and the band over them says whether prediction and
-observation agree.
+Two models predict where the same network ends: the layer-peeled model of Eq. (2)
+(`analysis.overlay`), and the optimum of Eq. (1), the return itself (`analysis.return_optimum`).
+Arms are trained on one or the other: Eq. (2) and Eq. (1) by exact gradients, and REINFORCE, which
+samples the gradient of Eq. (1). Every member is held against its own objective's optimum, those of
+Eq. (1) against Eq. (2)'s as well. The 8 cells are all states there are, so the seeds are the only
+sample, and the band over them says whether prediction and observation agree.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from agents import TabularTrainer
 from analysis.cliff import Arm, arms
+from analysis.labelling import as_array
 from analysis.overlay import GRAMS, Across, across_runs, overlay
-from analysis.overlay_measure import Cone, Float, Head
+from analysis.overlay_grams import measured_grams
+from analysis.overlay_measure import Cone, Float, Head, Measured, Statistics
+from analysis.return_optimum import ReturnOptimum, fixed_head_optimum, learned_head_optimum
 from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder
 
-_ARMS = ("etf-eq2", "learned-eq2", "etf-controlled", "learned-controlled")
+Objective = Literal["eq-1", "eq-2"]
+
+ACCURACY = 1e-6
+"""Differences below it count as agreement: what exact training is run to, in Grams whose entries
+are of order one (seeds of the learned head differ among each other by up to 1e-6)."""
+
+_LARGE_BATCH: dict[str, Any] = {"episodes": 64}
+_LONGER = 4
 
 
 def overlay_arms(epochs: int) -> tuple[Arm, ...]:
-    """Arms of Figure 1 (cliff) that the model is laid over: those with a bound on the norms."""
+    """Arms that the models are laid over: those with a bound on the norms.
+
+    For each head Eq. (2) and Eq. (1) by exact gradients; REINFORCE as in Figure 1, with eight times
+    the episodes, and with these for four times as many epochs.
+    """
     known = {arm.name: arm for arm in arms(epochs)}
-    return tuple(known[name] for name in _ARMS)
+    found = []
+    for head in ("etf", "learned"):
+        exact, sampled = known[f"{head}-eq2"], known[f"{head}-controlled"]
+        large = replace(sampled.config, **_LARGE_BATCH)
+        long = replace(large, epochs=_LONGER * epochs)
+        norms = exact.label.removeprefix("Eq. (2), ")
+        batch = f"REINFORCE with {large.episodes} episodes a cell, {norms}"
+        found += [
+            exact,
+            Arm(
+                f"{head}-eq1",
+                f"Eq. (1), exact gradient, {norms}",
+                replace(exact.config, objective="all-action"),
+            ),
+            sampled,
+            Arm(f"{head}-large", batch, large),
+            Arm(f"{head}-large-long", batch, long),
+        ]
+    return tuple(found)
+
+
+def objectives_of(arm: Arm) -> tuple[Objective, ...]:
+    """Objectives whose optimum an arm is held against, its own first."""
+    return ("eq-2",) if arm.config.objective == "surrogate" else ("eq-1", "eq-2")
 
 
 def model_of(arm: Arm) -> tuple[Head, Cone]:
-    """Which peeled model predicts an arm."""
+    """Which head and features the models of an arm have."""
     return (
         "learned" if arm.config.head == "linear" else "fixed",
         "nonnegative" if arm.config.feature == "rectified" else "free",
@@ -44,8 +85,9 @@ def run_arm(
     """Train one arm and store every seed's Gram matrices after the last epoch, once.
 
     It takes minutes, so there is no checkpoint: interrupted, it starts anew. The rows, one an
-    entry: ``arm``, ``seed``, ``epoch``; ``gram``, of `analysis.overlay.GRAMS`; ``row`` and
-    ``column``, the actions of the entry; ``predicted``, ``observed``.
+    entry: ``arm``, ``seed``, ``epoch``; ``objective``, whose optimum predicts, one of
+    `objectives_of`; ``gram``, of `analysis.overlay.GRAMS`; ``row`` and ``column``, the actions of
+    the entry; ``predicted``, ``observed``.
 
     Parameters
     ----------
@@ -64,45 +106,99 @@ def run_arm(
 
 def gram_rows(arm: Arm, trainer: TabularTrainer) -> pd.DataFrame:
     """Rows of `run_arm` of a trainer as it is."""
-    head, cone = model_of(arm)
-    features, weights = trainer.output().features, trainer.policy.head.weight.detach()
     parts = []
     for member, seed in enumerate(trainer.seeds):
-        found = overlay(
-            Snapshot(
-                features[member],
-                trainer.optimal_actions,
-                weights[member],
-                num_classes=trainer.mdp.num_actions,
-                step=trainer.epoch,
-            ),
-            # Two states an action leave no intervals: its resamples go nowhere.
-            rng=np.random.default_rng(seed),
-            head=head,
-            cone=cone,
-            bootstrap=2,
-        )
-        for gram, comparison in found.comparisons.items():
-            rows, columns = np.indices(comparison.observed.shape)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "arm": arm.name,
-                        "seed": seed,
-                        "epoch": trainer.epoch,
-                        "gram": gram,
-                        "row": rows.ravel(),
-                        "column": columns.ravel(),
-                        "predicted": comparison.predicted.ravel(),
-                        "observed": comparison.observed.ravel(),
-                    }
+        snapshot = _snapshot(trainer, member)
+        observed = _grams(snapshot)
+        for objective in objectives_of(arm):
+            predicted = _PREDICTIONS[objective](arm, trainer, snapshot, seed)
+            for gram in GRAMS:
+                rows, columns = np.indices(observed[gram].shape)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "arm": arm.name,
+                            "seed": seed,
+                            "epoch": trainer.epoch,
+                            "objective": objective,
+                            "gram": gram,
+                            "row": rows.ravel(),
+                            "column": columns.ravel(),
+                            "predicted": predicted[gram].ravel(),
+                            "observed": observed[gram].ravel(),
+                        }
+                    )
                 )
-            )
     return pd.concat(parts, ignore_index=True)
 
 
+def _snapshot(trainer: TabularTrainer, member: int) -> Snapshot:
+    return Snapshot(
+        trainer.output().features[member],
+        trainer.optimal_actions,
+        trainer.policy.head.weight.detach()[member],
+        num_classes=trainer.mdp.num_actions,
+        step=trainer.epoch,
+    )
+
+
+def _grams(snapshot: Snapshot) -> dict[str, Float]:
+    """Gram matrices by name as `analysis.overlay` defines them."""
+    measured = Measured.of(snapshot, "fixed", None, "means")
+    found = Statistics.of(measured, [np.ones(n) for n in measured.counts])
+    return {name: gram[0] for name, gram in measured_grams(found, measured).items()}
+
+
+def _surrogate_optimum(
+    arm: Arm, trainer: TabularTrainer, snapshot: Snapshot, seed: int
+) -> dict[str, Float]:
+    """Grams at the peeled model's optimum, Eq. (2), for the member's energies."""
+    head, cone = model_of(arm)
+    # Two states an action leave no intervals: the resamples go nowhere.
+    rng = np.random.default_rng(seed)
+    found = overlay(snapshot, rng=rng, head=head, cone=cone, bootstrap=2)
+    return {name: comparison.predicted for name, comparison in found.comparisons.items()}
+
+
+def _return_optimum(
+    arm: Arm, trainer: TabularTrainer, snapshot: Snapshot, seed: int
+) -> dict[str, Float]:
+    """Grams at the optimum of Eq. (1) for the member's energies: as if it had trained there."""
+    optimum = return_optimum(arm, trainer, snapshot, seed)
+    at = replace(snapshot, features=optimum.features, head=optimum.head)
+    return _grams(at)
+
+
+def return_optimum(
+    arm: Arm, trainer: TabularTrainer, snapshot: Snapshot, seed: int
+) -> ReturnOptimum:
+    """Optimum of Eq. (1) for a member: its frozen head and the ball's E_H, or measured energies.
+
+    E_H of a learned head is the mean of ‖h_s‖² over states, which may differ within an action.
+    """
+    rng = np.random.default_rng(seed)
+    features, head = as_array(snapshot.features), as_array(snapshot.head)
+    energy = float((features**2).sum(axis=1).mean())
+    cone = model_of(arm)[1]
+    if arm.config.head == "etf":
+        bound = arm.config.feature_energy
+        return fixed_head_optimum(trainer.mdp, head, energy if bound is None else bound, rng)
+    return learned_head_optimum(
+        trainer.mdp,
+        energy,
+        float((head**2).sum(axis=1).mean()),
+        rng,
+        nonnegative=cone == "nonnegative",
+    )
+
+
+_PREDICTIONS: Mapping[
+    Objective, Callable[[Arm, TabularTrainer, Snapshot, int], dict[str, Float]]
+] = {"eq-1": _return_optimum, "eq-2": _surrogate_optimum}
+
+
 def pool_rows(rows: pd.DataFrame, rng: np.random.Generator) -> Across:
-    """Pool the seeds in the rows of one arm; `rng` draws the resamples of seeds."""
+    """Pool the seeds in one arm's rows of one objective; `rng` draws the resamples of seeds."""
 
     def matrices(value: str) -> dict[str, Float]:
         tables = {
@@ -119,28 +215,30 @@ def pool_rows(rows: pd.DataFrame, rng: np.random.Generator) -> Across:
     return across_runs(matrices("predicted"), matrices("observed"), rng)
 
 
-def pooled_table(pooled: Mapping[str, Across]) -> pd.DataFrame:
-    """Whether prediction and observation agree, by arm.
+def pooled_table(pooled: Mapping[tuple[str, Objective], Across]) -> pd.DataFrame:
+    """Whether prediction and observation agree, by arm and objective.
 
     Returns
     -------
-    One row an arm and Gram matrix: ``arm``; ``gram``; ``seeds``; ``difference``, the largest
-    absolute entry of the mean difference; ``half_width``, the largest of the band; ``beyond``, how
-    far the band ends from 0 in the worst entry, 0 where it holds 0 in all; ``outside``, in how many
-    of the ``entries`` it does not; ``covered``, whether in none.
+    One row an arm, objective and Gram matrix: ``arm``; ``objective``; ``gram``; ``seeds``;
+    ``difference``, the largest absolute entry of the mean difference; ``half_width``, the largest
+    of the band; ``beyond``, how far the band ends from 0 in the worst entry, 0 where it holds 0 in
+    all; ``outside``, in how many of the ``entries`` by more than `ACCURACY`; ``covered``, whether
+    in none.
     """
     return pd.DataFrame(
         {
             "arm": arm,
+            "objective": objective,
             "gram": gram,
             "seeds": found.runs,
             "difference": float(np.abs(found.difference[gram]).max()),
             "half_width": float((found.upper[gram] - found.lower[gram]).max() / 2),
             "beyond": float(max(found.lower[gram].max(), -found.upper[gram].min(), 0.0)),
-            "outside": int(found.outside(gram).sum()),
+            "outside": int(found.outside(gram, ACCURACY).sum()),
             "entries": found.difference[gram].size,
-            "covered": found.covered([gram]),
+            "covered": found.covered([gram], ACCURACY),
         }
-        for arm, found in pooled.items()
+        for (arm, objective), found in pooled.items()
         for gram in GRAMS
     )

@@ -172,10 +172,10 @@ def improvement_table(
     Returns
     -------
     One row for each algorithm, network, matching of initial entropies, head and feature with
-    ``environments``, those in which both heads have reported runs, ``n``, the least runs in any, and ``improvement`` with its interval
-    from a bootstrap within environments. ``paired`` says whether both heads have the same seeds
-    everywhere, which are then resampled together; None where a single seed leaves nothing to
-    resample. ``note`` says so, and where seeds are few.
+    ``environments``, those in which both heads have reported runs, ``n``, the least runs in any,
+    and ``improvement`` with its interval from a bootstrap within environments. ``paired`` says
+    whether both heads have the same seeds everywhere, which are then resampled together; None where
+    a single seed leaves nothing to resample. ``note`` says so, and where seeds are few.
 
     Raises
     ------

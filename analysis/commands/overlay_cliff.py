@@ -1,4 +1,4 @@
-"""`overlay-cliff`: the peeled model held against many seeds of the Ideal Cliff Walking."""
+"""`overlay-cliff`: predicted optima held against many seeds of the Ideal Cliff Walking."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,17 @@ from analysis.exhibits import FigureWords, TableWords, store_figure, store_table
 from analysis.figures.overlay import figure_across
 from analysis.figures.style import encode
 from analysis.overlay import Across
-from analysis.overlay_cliff import model_of, overlay_arms, pool_rows, pooled_table, run_arm
+from analysis.overlay_cliff import (
+    ACCURACY,
+    Objective,
+    model_of,
+    objectives_of,
+    overlay_arms,
+    pool_rows,
+    pooled_table,
+    run_arm,
+)
+from analysis.overlay_measure import Head
 from analysis.parallel import run_parts
 from analysis.storage import RunFolder, source_digest
 from analysis.table_writers import to_text
@@ -33,10 +43,10 @@ from gridworld.cliff import ACTION_NAMES
 
 @dataclass(frozen=True)
 class OverlayCliff:
-    """Lay the peeled model's optimum over many seeds of the Ideal Cliff Walking, and pool them."""
+    """Lay the optima of Eq. (1) and (2) over many seeds of the Ideal Cliff Walking."""
 
     epochs: int = 500
-    """Training length."""
+    """Training length; arms named long have four times as many."""
     seeds: int = 20
     """Number of seeds, 0, 1, …"""
     workers: int = os.cpu_count() or 1
@@ -61,44 +71,57 @@ class OverlayCliff:
                 "experiment": "overlay-cliff",
                 "seeds": list(seeds),
                 "arms": {arm.name: asdict(arm.config) for arm in chosen},
-                "code": source_digest(*SOURCES, "analysis/overlay_cliff.py"),
+                "code": source_digest(
+                    *SOURCES, "analysis/overlay_cliff.py", "analysis/return_optimum.py"
+                ),
             },
         )
         with folder.session():
             folder.take_over(self.results)
             with progress_bars() as progress:
-                tasks = {arm.name: progress.add_task(arm.name, total=self.epochs) for arm in chosen}
+                tasks = {
+                    arm.name: progress.add_task(arm.name, total=arm.config.epochs) for arm in chosen
+                }
                 run_parts(
                     {arm.name: partial(run_arm, arm, seeds, folder) for arm in chosen},
                     self.workers,
                     lambda name, gained: progress.advance(tasks[name], gained),
                 )
-            pooled = {
-                arm.name: pool_rows(folder.read_rows(arm.name), np.random.default_rng(0))
-                for arm in chosen
-            }
+            pooled = {}
+            for arm in chosen:
+                by_objective = dict(iter(folder.read_rows(arm.name).groupby("objective")))
+                for objective in objectives_of(arm):
+                    own = by_objective[objective]
+                    pooled[arm.name, objective] = pool_rows(own, np.random.default_rng(0))
             table = self._store(folder, chosen, pooled)
         stdout.print(to_text(table), markup=False, highlight=False)
         say(stdout, f"rows: {folder.path}")
         return 0
 
     def _store(
-        self, folder: RunFolder, chosen: tuple[Arm, ...], pooled: Mapping[str, Across]
+        self,
+        folder: RunFolder,
+        chosen: tuple[Arm, ...],
+        pooled: Mapping[tuple[str, Objective], Across],
     ) -> pd.DataFrame:
-        """A figure an arm, and the table of all; returns the table."""
+        """A figure an arm, of its own objective, and the table of all; returns the table."""
         table = pooled_table(pooled)
         for arm in chosen:
-            found, caption = pooled[arm.name], self._caption(arm, pooled[arm.name])
-            figure = figure_across(found, _title(arm, found), caption, ACTION_NAMES)
+            objective = objectives_of(arm)[0]
+            found = pooled[arm.name, objective]
+            caption = self._caption(arm, found)
+            figure = figure_across(found, _title(arm, found), caption, ACTION_NAMES, ACCURACY)
             store_figure(
                 folder,
                 f"{_NAME}-{self.epochs}-{arm.name}",
                 {kind: encode(figure, kind) for kind in ("png", "pdf")},
                 FigureWords(
-                    f"Peeled model over {self.seeds} seeds, Ideal Cliff Walking, {_label(arm)}, "
-                    f"{self.epochs} epochs",
+                    f"Predicted optimum over {self.seeds} seeds, Ideal Cliff Walking, "
+                    f"{_label(arm)}, {arm.config.epochs} epochs",
                     caption,
-                    _alternative(table[table["arm"] == arm.name]),
+                    _alternative(
+                        table[(table["arm"] == arm.name) & (table["objective"] == objective)]
+                    ),
                 ),
             )
         store_table(folder, f"{_NAME}-{self.epochs}", table, self._about())
@@ -107,27 +130,38 @@ class OverlayCliff:
     def _caption(self, arm: Arm, found: Across) -> str:
         head, _ = model_of(arm)
         fixed = "" if head == "learned" else " A fixed head is its own prediction."
+        model = _MODELS[objectives_of(arm)[0], head]
         return (
-            f"Ideal Cliff Walking, {_label(arm)}, {self.epochs} epochs, {found.runs} seeds from 0 "
-            "on, as in Figure 1: features of all 8 cells, labelled by the optimal action. "
-            f"Layer-peeled model for each seed's class shares and energies, {head} head; maps are "
-            f"means over seeds. Band: {100 * found.level:g} %, simultaneous over all entries of "
-            "the four differences, the seeds resampled; entries where it excludes 0 by more than "
-            f"rounding (1e-9) are framed.{fixed}"
+            f"Ideal Cliff Walking, {_label(arm)}, {arm.config.epochs} epochs, {found.runs} seeds "
+            "from 0 on: features of all 8 cells, labelled by the optimal action. Predicted: "
+            f"{model}; maps are means over seeds. Band: {100 * found.level:g} %, simultaneous over "
+            "all entries of the four differences, the seeds resampled; entries where it excludes "
+            f"0 by more than {ACCURACY:.0e}, the accuracy of training, are framed.{fixed}"
         )
 
     def _about(self) -> TableWords:
         return TableWords(
-            f"Peeled model over {self.seeds} seeds, Ideal Cliff Walking, {self.epochs} epochs",
-            "Entries of the Gram matrices, observed less predicted, means over seeds. Difference: "
-            "the largest. Half width: the largest of the 95 % band, which is simultaneous over the "
-            "entries of all four matrices of an arm. Beyond: how far the band ends from 0 in the "
-            "worst entry. Outside: entries whose band excludes 0 by more than rounding (1e-9). The "
-            "Gram matrix of a fixed head is its own prediction.",
+            f"Predicted optima over {self.seeds} seeds, Ideal Cliff Walking, {self.epochs} epochs",
+            "Entries of the Gram matrices, observed less predicted, means over seeds. Objective: "
+            "whose optimum predicts, eq-2 the layer-peeled model's, eq-1 the return's; REINFORCE "
+            "samples the gradient of Eq. (1). Arms: eq1 and eq2, trained by exact gradients; "
+            "controlled, REINFORCE as in Figure 1; large, with 64 episodes a cell instead of 8; "
+            "long, four times the epochs. Difference: the largest. Half width: the largest of the "
+            "95 % band, which is simultaneous over the entries of all four matrices of an arm. "
+            "Beyond: how far the band ends from 0 in the worst entry. Outside: entries whose band "
+            f"excludes 0 by more than {ACCURACY:.0e}, the accuracy of training. The Gram matrix of "
+            "a fixed head is its own prediction.",
         )
 
 
 _NAME = "pooled-overlay-cliff"
+_MODELS: Mapping[tuple[Objective, Head], str] = {
+    ("eq-2", "fixed"): "the layer-peeled model's optimum, fixed head, for each seed's energies",
+    ("eq-2", "learned"): "the layer-peeled model's optimum, learned head, for each seed's energies",
+    ("eq-1", "fixed"): "the return's optimum in the ball, fixed head, certified as global",
+    ("eq-1", "learned"): "the return's optimum under average bounds of each seed's energies, "
+    "learned head, the best of six searches",
+}
 
 
 def _label(arm: Arm) -> str:
@@ -137,8 +171,9 @@ def _label(arm: Arm) -> str:
 def _title(arm: Arm, found: Across) -> str:
     head, cone = model_of(arm)
     features = "h ≥ 0" if cone == "nonnegative" else "features of either sign"
+    objective = {"eq-1": "Eq. (1)", "eq-2": "Eq. (2)"}[objectives_of(arm)[0]]
     return (
-        f"{_label(arm)}, mean of {found.runs} seeds, and the peeled model's optimum ({head} head, "
+        f"{_label(arm)}, mean of {found.runs} seeds, and the optimum of {objective} ({head} head, "
         f"{features})"
     )
 

@@ -85,10 +85,12 @@ def figure_overlay(overlay: Overlay, caption: str, actions: Sequence[str] | None
     return figure
 
 
-def figure_across(pooled: Across, title: str, caption: str, actions: Sequence[str]) -> Figure:
+def figure_across(
+    pooled: Across, title: str, caption: str, actions: Sequence[str], margin: float = 0.0
+) -> Figure:
     """Draw heat maps of mean prediction, mean observation and their difference over runs.
 
-    Entries of the difference whose band excludes 0 are framed.
+    Entries of the difference whose band excludes 0 by more than `margin` are framed.
 
     Parameters
     ----------
@@ -100,6 +102,8 @@ def figure_across(pooled: Across, title: str, caption: str, actions: Sequence[st
         Printed underneath: what was run.
     actions
         Names of the actions that occur, in the order of the matrices.
+    margin
+        Differences that count as none.
     """
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(13.5, 9.8))
@@ -117,10 +121,10 @@ def figure_across(pooled: Across, title: str, caption: str, actions: Sequence[st
         matrices = {what: getattr(pooled, what) for what in _ROWS}
         lowest = _heat_maps(figure, grid, matrices, range(len(actions)), actions)
         for column, (name, axes) in enumerate(lowest.items()):
-            for i, j in np.argwhere(pooled.outside(name)):
+            for i, j in np.argwhere(pooled.outside(name, margin)):
                 frame = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=1.8)
                 axes.add_patch(frame)
-            _write_below(figure, grid, column, 0.025, _pooled_summary(pooled, name))
+            _write_below(figure, grid, column, 0.025, _pooled_summary(pooled, name, margin))
         figure.suptitle(title, fontsize=11)
         write_caption(figure, textwrap.fill(caption, _CAPTION_WIDTH), 0.012)
     return figure
@@ -206,8 +210,8 @@ def _summary(comparison: Comparison) -> str:
     return text + f"\nprediction {where} the simultaneous band"
 
 
-def _pooled_summary(pooled: Across, name: str) -> str:
-    outside = pooled.outside(name)
+def _pooled_summary(pooled: Across, name: str, margin: float) -> str:
+    outside = pooled.outside(name, margin)
     largest = np.abs(pooled.difference[name]).max()
     half_width = (pooled.upper[name] - pooled.lower[name]).max() / 2
     verdict = "matches: yes\n0 inside the band"
