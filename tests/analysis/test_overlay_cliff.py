@@ -15,7 +15,16 @@ from analysis.exhibits import read_figures, read_tables
 from analysis.figures.overlay import figure_across
 from analysis.figures.style import encode
 from analysis.overlay import GRAMS, Across, across_runs, overlay
-from analysis.overlay_cliff import gram_rows, model_of, overlay_arms, pool_rows, pooled_table
+from analysis.overlay_cliff import (
+    ACCURACY,
+    gram_rows,
+    model_of,
+    objectives_of,
+    overlay_arms,
+    pool_rows,
+    pooled_table,
+    return_optimum,
+)
 from analysis.report import build_report
 from analysis.runs import read_training_rows
 from analysis.snapshot import Snapshot
@@ -66,7 +75,12 @@ def test_one_run_cannot_be_pooled() -> None:
 
 def test_the_table_says_how_far_off_and_whether_it_matches() -> None:
     found = pooled(shift=0.02)
-    table = pooled_table({"one": pooled(), "shifted": found}).set_index(["arm", "gram"])
+    table = pooled_table({("one", "eq-2"): pooled(), ("shifted", "eq-1"): found})
+    assert table.groupby("arm")["objective"].unique().str[0].to_dict() == {
+        "one": "eq-2",
+        "shifted": "eq-1",
+    }
+    table = table.set_index(["arm", "gram"])
     assert list(table.loc["shifted"].index) == list(GRAMS)
     row = table.loc[("shifted", "centred")]
     assert row["difference"] == abs(found.difference["centred"]).max() > 0.015
@@ -79,28 +93,74 @@ def test_the_table_says_how_far_off_and_whether_it_matches() -> None:
     assert (head["difference"], head["half_width"], head["beyond"]) == (0, 0, 0)
     assert table.loc["one", "covered"].all()
     # Below the band as well as above it.
-    below = pooled_table({"below": pooled(shift=-0.02)}).set_index("gram").loc["centred"]
+    below = pooled_table({("below", "eq-2"): pooled(shift=-0.02)}).set_index("gram").loc["centred"]
     assert below["beyond"] > 0.005
     assert below["outside"] == 1
+
+
+@pytest.mark.parametrize(("shift", "covered"), [(0.5 * ACCURACY, True), (3 * ACCURACY, False)])
+def test_differences_below_the_accuracy_of_training_are_agreement(shift, covered) -> None:
+    found = pooled(shift=shift, noise=1e-12)
+    row = pooled_table({("one", "eq-2"): found}).set_index("gram").loc["centred"]
+    assert row["beyond"] == pytest.approx(shift, rel=1e-3)
+    assert row["covered"] == covered
+    assert row["outside"] == (0 if covered else 1)
 
 
 # ------------------------------------------------------------------ the cliff
 
 
-def test_arms_are_those_with_a_bound_and_each_has_its_model() -> None:
-    assert {arm.name: model_of(arm) for arm in overlay_arms(5)} == {
-        "etf-eq2": ("fixed", "free"),
-        "learned-eq2": ("learned", "nonnegative"),
-        "etf-controlled": ("fixed", "free"),
-        "learned-controlled": ("learned", "nonnegative"),
-    }
-    for arm in overlay_arms(5):
-        assert arm.config.epochs == 5
+def test_arms_are_those_with_a_bound_and_each_has_its_models() -> None:
+    names = ("eq2", "eq1", "controlled", "large", "large-long")
+    found = {arm.name: arm for arm in overlay_arms(5)}
+    assert list(found) == [f"{head}-{name}" for head in ("etf", "learned") for name in names]
+    for name, arm in found.items():
+        expected = ("fixed", "free") if name.startswith("etf") else ("learned", "nonnegative")
+        assert model_of(arm) == expected
+        assert objectives_of(arm) == (("eq-2",) if name.endswith("eq2") else ("eq-1", "eq-2"))
+        assert arm.config.epochs == (20 if name.endswith("long") else 5)
+        assert arm.config.episodes == (64 if "large" in name else 8)
         assert arm.config.weight_decay > 0 or arm.config.feature_energy is not None
+    assert found["etf-eq1"].config.objective == "all-action"
+    assert len({arm.label + str(arm.config.epochs) for arm in found.values()}) == len(found) - 1
+
+
+def test_the_optimum_of_eq_1_is_where_its_exact_gradient_leads() -> None:
+    """An ETF head's features, trained on the exact gradient: an oracle without any search."""
+    (arm,) = (arm for arm in overlay_arms(60) if arm.name == "etf-eq1")
+    trainer = TabularTrainer(arm.config, (0, 1))
+    for _ in range(arm.config.epochs):
+        trainer.train_epoch()
+    rows = gram_rows(arm, trainer)
+    off = (rows["observed"] - rows["predicted"]).abs().groupby(rows["objective"]).max()
+    assert off["eq-1"] < 1e-6
+    assert off["eq-2"] > 0.05
+    # Observed Gram matrices do not depend on who predicts, head and all.
+    one, two = (own.reset_index(drop=True) for _, own in rows.groupby("objective"))
+    pd.testing.assert_series_equal(one["observed"], two["observed"])
+
+
+def test_a_learned_heads_optimum_of_eq_1_has_the_members_energies() -> None:
+    (arm,) = (arm for arm in overlay_arms(1) if arm.name == "learned-eq1")
+    trainer = TabularTrainer(arm.config, (4,))
+    trainer.train_epoch()
+    features = trainer.output().features[0].numpy()
+    head = trainer.policy.head.weight.detach()[0].numpy()
+    snapshot = Snapshot(features, trainer.optimal_actions, head, num_classes=4, step=1)
+    found = return_optimum(arm, trainer, snapshot, 4)
+    for own, other in ((found.features, features), (found.head, head)):
+        assert (own**2).sum(axis=1).mean() == pytest.approx((other**2).sum(axis=1).mean())
+    assert found.features.min() >= 0
+    rows = gram_rows(arm, trainer)
+    own = rows[(rows["objective"] == "eq-1") & (rows["gram"] == "features")]
+    means = np.stack([found.features[trainer.optimal_actions == k].mean(0) for k in range(4)])
+    gram = means @ means.T
+    np.testing.assert_allclose(own["predicted"], (4 * gram / np.trace(gram)).ravel(), atol=1e-9)
 
 
 def test_pooled_rows_are_the_overlays_of_the_seeds_pooled() -> None:
     arm = overlay_arms(1)[0]
+    assert arm.name == "etf-eq2"
     trainer = TabularTrainer(arm.config, (3, 5, 4))
     trainer.train_epoch()
     rows = gram_rows(arm, trainer)
@@ -137,7 +197,7 @@ def run(out: Path, *arguments: str) -> int:
 
 def two_arms(epochs: int) -> tuple[Arm, ...]:
     """One of each head, to save time."""
-    return overlay_arms(epochs)[2:]
+    return tuple(arm for arm in overlay_arms(epochs) if arm.name in ("etf-eq1", "learned-eq2"))
 
 
 @pytest.fixture(scope="module")
@@ -151,23 +211,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_command_stores_rows_a_table_and_a_figure_an_arm(made: Path) -> None:
-    names = ["etf-controlled", "learned-controlled"]
+    names = ["etf-eq1", "learned-eq2"]
     assert sorted(path.stem for path in (made / "rows").iterdir()) == sorted(names)
     (table,) = read_tables(made)
     assert table.name == "pooled-overlay-cliff-1"
     assert list(table.rows["arm"].unique()) == names
+    own = {"etf-eq1": ["eq-1", "eq-2"], "learned-eq2": ["eq-2"]}
     for name in names:
         rows = pd.read_parquet(made / "rows" / f"{name}.parquet")
-        found = pooled_table({name: pool_rows(rows, np.random.default_rng(0))})
-        own = table.rows[table.rows["arm"] == name].reset_index(drop=True)
-        pd.testing.assert_frame_equal(own, found)
+        assert list(rows["objective"].unique()) == own[name]
+        found = pooled_table(
+            {
+                (name, objective): pool_rows(
+                    rows[rows["objective"] == objective], np.random.default_rng(0)
+                )
+                for objective in own[name]
+            }
+        )
+        stored = table.rows[table.rows["arm"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(stored, found)
         assert set(rows["seed"]) == {0, 1}
     figures = {figure.name: figure.words for figure in read_figures(made)}
     assert sorted(figures) == sorted(f"pooled-overlay-cliff-1-{name}" for name in names)
-    words = figures["pooled-overlay-cliff-1-learned-controlled"]
+    words = figures["pooled-overlay-cliff-1-etf-eq1"]
     assert words is not None
-    assert "learned head, REINFORCE, norm control (L2), 1 epochs, 2 seeds" in words.caption
-    features = table.rows[table.rows["arm"] == "learned-controlled"].iloc[0]
+    assert (
+        "ETF head, Eq. (1), exact gradient, norm control (ball), 1 epochs, 2 seeds" in words.caption
+    )
+    assert "the return's optimum in the ball, fixed head" in words.caption
+    features = table.rows[table.rows["arm"] == "etf-eq1"].iloc[0]
     verdict = "matches" if features["covered"] else "does not match"
     assert f"features: {features['difference']:.2g}, band of ± " in words.alternative
     assert f", {verdict}; centred: " in words.alternative
@@ -190,7 +262,7 @@ def test_other_readers_of_run_folders_are_not_disturbed(made: Path, tmp_path: Pa
     missing = page.split('<section id="missing"')[1].split("</section>", maxsplit=1)[0]
     assert "action-collapse overlay-cliff" not in missing
     assert "action-collapse overlay RUN" in missing
-    assert "Peeled model over 2 seeds, Ideal Cliff Walking" in page
+    assert "Predicted optima over 2 seeds, Ideal Cliff Walking" in page
     with pytest.raises(RunFolderError, match="no finished training run"):
         read_training_rows(made.parent)
 
