@@ -122,7 +122,7 @@ def test_arms_are_those_with_a_bound_and_each_has_its_models() -> None:
         assert arm.config.episodes == (64 if "large" in name else 8)
         assert arm.config.weight_decay > 0 or arm.config.feature_energy is not None
     assert found["etf-eq1"].config.objective == "all-action"
-    assert len({arm.label + str(arm.config.epochs) for arm in found.values()}) == len(found) - 1
+    assert len({(arm.label, arm.config.epochs) for arm in found.values()}) == len(found)
 
 
 def test_the_optimum_of_eq_1_is_where_its_exact_gradient_leads() -> None:
@@ -133,7 +133,7 @@ def test_the_optimum_of_eq_1_is_where_its_exact_gradient_leads() -> None:
         trainer.train_epoch()
     rows = gram_rows(arm, trainer)
     off = (rows["observed"] - rows["predicted"]).abs().groupby(rows["objective"]).max()
-    assert off["eq-1"] < 1e-6
+    assert off["eq-1"] < 3e-4  # 60 of 500 epochs
     assert off["eq-2"] > 0.05
     # Observed Gram matrices do not depend on who predicts, head and all.
     one, two = (own.reset_index(drop=True) for _, own in rows.groupby("objective"))
@@ -235,9 +235,7 @@ def test_command_stores_rows_a_table_and_a_figure_an_arm(made: Path) -> None:
     assert sorted(figures) == sorted(f"pooled-overlay-cliff-1-{name}" for name in names)
     words = figures["pooled-overlay-cliff-1-etf-eq1"]
     assert words is not None
-    assert (
-        "ETF head, Eq. (1), exact gradient, norm control (ball), 1 epochs, 2 seeds" in words.caption
-    )
+    assert "ETF head, Eq. (1), exact gradient, norm control (ball), 1 epochs" in words.caption
     assert "the return's optimum in the ball, fixed head" in words.caption
     features = table.rows[table.rows["arm"] == "etf-eq1"].iloc[0]
     verdict = "matches" if features["covered"] else "does not match"
@@ -305,6 +303,14 @@ def test_what_is_rounding_is_not_drawn_as_a_difference() -> None:
     below = [text.get_text() for text in figure.texts if "matches: " in text.get_text()]
     assert all("matches: yes" in text for text in below)
     assert "mean difference < 1e-09\nlargest half-width of the band < 1e-09\n" in below[0]
+
+
+def test_differences_within_the_margin_are_not_framed() -> None:
+    found = pooled(shift=0.02)
+    figure = figure_across(found, "which arm", "what was run", ACTION_NAMES, margin=0.02)
+    assert not any(axes.patches for axes in figure.axes if axes.images)
+    below = [text.get_text() for text in figure.texts if "matches: " in text.get_text()]
+    assert all("yes" in text for text in below)
 
 
 def test_bytes_are_stable() -> None:
