@@ -4,8 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gridworld
+import lpm
 from analysis.claims.instances import policy
 from analysis.claims.record import Catalogue, Evidence, Verdict
+from analysis.return_optimum import fixed_head_optimum
 
 Float = NDArray[np.float64]
 
@@ -93,3 +95,44 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
 def _(rng: np.random.Generator, n: int) -> Evidence:
     ratio = _on_policy(gridworld.outer_start(gridworld.cliff_layout()))
     return Evidence(abs(ratio - 1), f"max/min of d over the cells is {ratio:.12g}")
+
+
+@claims.add(
+    "conditions-collapse",
+    "Section 3, Conditions 1-3",
+    "Under Conditions 1-3 optimal features of states with the same optimal action coincide",
+    hypotheses="Ideal Cliff Walking, fixed ETF, E_H = 25, E_W = 1; maximising the return, Eq. (1)",
+    tolerance=1e-12,
+    expected=Verdict.UNDER,
+    correction="Eq. (2) is maximised instead, or suboptimal actions are worth the same in a state",
+)
+def _(rng: np.random.Generator, n: int) -> Evidence:
+    mdp, energy = gridworld.ideal_cliff_walking(), 25.0
+    labels = mdp.optimal_actions()[mdp.decision_states].argmax(axis=1)
+    head = lpm.simplex_etf(mdp.num_actions, mdp.num_actions, rng=rng)
+    found = fixed_head_optimum(mdp, head, energy, rng)
+    apart = _angles_within(found.features, labels)
+    # Largest where suboptimal values differ, 0 to rounding where they are equal.
+    rest = np.sort(found.action_values, axis=1)[:, :-1]
+    differ = np.unique(labels[np.ptp(rest, axis=1) > 1e-9])
+    equal = np.setdiff1d(labels, differ)
+    problem = lpm.PeeledProblem(head, labels, np.full(len(labels), 1 / len(labels)), energy)
+    surrogate = _angles_within(lpm.solve(problem).features, labels)
+    return Evidence(
+        max(apart.values()),
+        "largest angle between optimal features of one action; corrected: the same for Eq. (2), "
+        "and for Eq. (1) in the cells whose other actions are worth the same",
+        corrected=max(max(surrogate.values()), *(apart[k] for k in equal)),
+        counterexample=(
+            f"the two cells of up, and of down, are {np.degrees(max(apart.values())):.1f}° apart "
+            f"at the global optimum of Eq. (1) (gap {found.gap:.0e})"
+        ),
+    )
+
+
+def _angles_within(features: Float, labels: NDArray[np.int64]) -> dict[int, float]:
+    """Largest angle in radians between features of each action."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    chords = np.linalg.norm(unit[:, None] - unit, axis=2)
+    angles = 2 * np.arcsin(np.minimum(chords / 2, 1.0))
+    return {int(k): float(angles[np.ix_(labels == k, labels == k)].max()) for k in set(labels)}
