@@ -1,6 +1,7 @@
 """The optimum of Eq. (1) on a decision process, against searches that know nothing of it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,13 +76,34 @@ def test_every_state_is_at_its_own_optimum_for_the_values_of_the_whole(
     mdp, rng = random_mdp(seed, states=2), np.random.default_rng(seed)
     head = lpm.simplex_etf(3, 2, rng=rng)
     found = fixed_head_optimum(mdp, head, energy, rng)
-    own = value_of(mdp, found.features @ head.T)
+    logits = found.features @ head.T
+    own = value_of(mdp, logits)
+    expected = (softmax(logits, axis=1) * found.action_values).sum(axis=1)
+    np.testing.assert_allclose(expected, own, atol=1e-9)
     directions = rng.standard_normal((2, 500, 2))
     directions *= np.sqrt(energy) / np.linalg.norm(directions, axis=2, keepdims=True)
     radii = np.sqrt(rng.uniform(0, 1, (2, 500, 1)))
     others = softmax(radii * directions @ head.T, axis=2)
     tried = np.einsum("nak,nk->na", others, found.action_values)
     assert (tried <= own[:, None] + found.gap + 1e-9).all()
+
+
+def test_the_gap_is_no_less_than_what_a_poor_search_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    mdp, head = random_mdp(5), lpm.simplex_etf(3, 2)
+    best = value_of(
+        mdp, fixed_head_optimum(mdp, head, 9.0, np.random.default_rng(0)).features @ head.T
+    )
+    search = lpm.maximise_expected_return
+
+    def poor(*arguments: Any) -> lpm.ExpectedReturnOptimum:
+        optimum = search(*arguments)
+        return replace(optimum, features=0.7 * optimum.features)
+
+    monkeypatch.setattr(lpm, "maximise_expected_return", poor)
+    found = fixed_head_optimum(mdp, head, 9.0, np.random.default_rng(0))
+    lost = best - value_of(mdp, found.features @ head.T)
+    assert lost.max() > 1e-3
+    assert found.gap >= lost.max()
 
 
 def test_no_policy_in_a_large_ball_beats_the_optimal_one_and_it_is_approached() -> None:

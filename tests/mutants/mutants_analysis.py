@@ -3,6 +3,8 @@
 from mutant import Mutant
 
 _METRICS = "tests/analysis/test_metrics.py::"
+_RETURN = "tests/analysis/test_return_optimum.py::"
+_CLIFF = "tests/analysis/test_overlay_cliff.py::"
 
 ANALYSIS = (
     Mutant(
@@ -123,5 +125,54 @@ ANALYSIS = (
         "    if len(head) == 1:\n",
         "tests/analysis/test_metrics_degenerate.py::test_two_actions_carry_no_angles",
         "the spread of one cosine passes for a measurement",
+    ),
+    Mutant(
+        "analysis/return_optimum.py",
+        "before, values = values, _action_values(mdp, policy)",
+        "before, values = values, values",
+        f"{_RETURN}test_every_state_is_at_its_own_optimum_for_the_values_of_the_whole",
+        "one round for the uniform policy's values passes for the fixed point",
+    ),
+    Mutant(
+        "analysis/return_optimum.py",
+        "lpm.maximise_expected_return(w, q, feature_energy, rng)",
+        "lpm.maximise_expected_return(w, q, feature_energy**0.5, rng)",
+        f"{_RETURN}test_training_on_the_exact_gradient_ends_there",
+        "the bound is on the length instead of its square",
+    ),
+    Mutant(
+        "analysis/return_optimum.py",
+        "(max(gain, 0.0) + moved) / (1.0 - mdp.discount)",
+        "0.0 * (gain + moved) / (1.0 - mdp.discount)",
+        f"{_RETURN}test_the_gap_is_no_less_than_what_a_poor_search_loses",
+        "a gap that is always 0",
+    ),
+    Mutant(
+        "analysis/return_optimum.py",
+        "pi * (shortfall - lost[:, None])",
+        "pi * shortfall",
+        f"{_RETURN}test_learned_head_against_autograd_and_its_bounds",
+        "the gradient of the softmax lacks its mean",
+    ),
+    Mutant(
+        "analysis/return_optimum.py",
+        "np.maximum(norms, 1e-300) ** (exponent - 2.0) * scaled",
+        "scaled",
+        f"{_RETURN}test_learned_head_against_autograd_and_its_bounds",
+        "the normal of a bound on squares, whatever the exponent",
+    ),
+    Mutant(
+        "analysis/overlay_cliff.py",
+        "fixed_head_optimum(trainer.mdp, head, energy if bound is None else bound, rng)",
+        "fixed_head_optimum(trainer.mdp, head, 4.0 * energy, rng)",
+        f"{_CLIFF}test_the_optimum_of_eq_1_is_where_its_exact_gradient_leads",
+        "the prediction is for another ball",
+    ),
+    Mutant(
+        "analysis/overlay.py",
+        "np.full(count, 1.0 / count), resamples) / count",
+        "np.full(count, 1.0 / count), resamples) / count**0.5",
+        f"{_CLIFF}test_noise_matches_and_a_shared_shift_does_not",
+        "pooled runs vary as if there were only a few",
     ),
 )
