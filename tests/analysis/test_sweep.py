@@ -219,7 +219,7 @@ def test_errors_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         ("exploration", 4),
         ("pong", 4),
         ("breakout", 2),
-        ("car-racing", 8),
+        ("car-racing", 14),
     ],
 )
 def test_the_papers_grids_are_valid(name: str, cells: int) -> None:
