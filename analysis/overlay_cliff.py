@@ -1,9 +1,10 @@
-"""The peeled models' predictions held against many seeds of the Ideal Cliff Walking.
+"""Predictions held against many seeds of the Ideal Cliff Walking.
 
 Two models predict where the same network ends: the layer-peeled model of Eq. (2)
-(`analysis.overlay`), and the optimum of Eq. (1), the return itself (`analysis.return_optimum`).
-Arms are trained on one or the other: Eq. (2) and Eq. (1) by exact gradients, and REINFORCE, which
-samples the gradient of Eq. (1). Every member is held against its own objective's optimum, those of
+(`analysis.overlay`), and Eq. (1), the return itself (`analysis.return_optimum`: with a fixed head
+its optimum, with a learned one where a trainer that samples all cells alike rests). Arms are
+trained on one or the other: Eq. (2) and Eq. (1) by exact gradients, and REINFORCE, which samples
+the gradient of Eq. (1). Every member is held against its own objective's prediction, those of
 Eq. (1) against Eq. (2)'s as well. The 8 cells are all states there are, so the seeds are the only
 sample, and the band over them says whether prediction and observation agree.
 """
@@ -21,7 +22,7 @@ from analysis.labelling import as_array
 from analysis.overlay import GRAMS, Across, across_runs, overlay
 from analysis.overlay_grams import measured_grams
 from analysis.overlay_measure import Cone, Float, Head, Measured, Statistics
-from analysis.return_optimum import ReturnOptimum, fixed_head_optimum, learned_head_optimum
+from analysis.return_optimum import ReturnOptimum, fixed_head_optimum, learned_head_equilibrium
 from analysis.snapshot import Snapshot
 from analysis.storage import RunFolder
 
@@ -30,6 +31,9 @@ Objective = Literal["eq-1", "eq-2"]
 ACCURACY = 1e-6
 """Differences below it count as agreement: what exact training is run to, in Grams whose entries
 are of order one (seeds of the learned head differ among each other by up to 1e-6)."""
+
+# Largest gap of the return at which what was found counts as the global optimum.
+_CERTIFIED = 1e-9
 
 _LARGE_BATCH: dict[str, Any] = {"episodes": 64}
 _LONGER = 4
@@ -86,7 +90,8 @@ def run_arm(
 
     It takes minutes, so there is no checkpoint: interrupted, it starts anew. The rows, one an
     entry: ``arm``, ``seed``, ``epoch``; ``objective``, whose optimum predicts, one of
-    `objectives_of`; ``gram``, of `analysis.overlay.GRAMS`; ``row`` and ``column``, the actions of
+    `objectives_of`; ``feature_energy`` and ``head_energy``, the member's mean ‖h_s‖² over states
+    and mean ‖w_k‖²; ``gram``, of `analysis.overlay.GRAMS`; ``row`` and ``column``, the actions of
     the entry; ``predicted``, ``observed``.
 
     Parameters
@@ -110,6 +115,7 @@ def gram_rows(arm: Arm, trainer: TabularTrainer) -> pd.DataFrame:
     for member, seed in enumerate(trainer.seeds):
         snapshot = _snapshot(trainer, member)
         observed = _grams(snapshot)
+        energy, head_energy = _energies(snapshot)
         for objective in objectives_of(arm):
             predicted = _PREDICTIONS[objective](arm, trainer, snapshot, seed)
             for gram in GRAMS:
@@ -121,6 +127,8 @@ def gram_rows(arm: Arm, trainer: TabularTrainer) -> pd.DataFrame:
                             "seed": seed,
                             "epoch": trainer.epoch,
                             "objective": objective,
+                            "feature_energy": energy,
+                            "head_energy": head_energy,
                             "gram": gram,
                             "row": rows.ravel(),
                             "column": columns.ravel(),
@@ -140,6 +148,13 @@ def _snapshot(trainer: TabularTrainer, member: int) -> Snapshot:
         num_classes=trainer.mdp.num_actions,
         step=trainer.epoch,
     )
+
+
+def _energies(snapshot: Snapshot) -> tuple[float, float]:
+    """Mean ‖h_s‖² over states, which may differ within an action, and mean ‖w_k‖²."""
+    parts = as_array(snapshot.features), as_array(snapshot.head)
+    energy, head_energy = (float((part**2).sum(axis=1).mean()) for part in parts)
+    return energy, head_energy
 
 
 def _grams(snapshot: Snapshot) -> dict[str, Float]:
@@ -172,24 +187,34 @@ def _return_optimum(
 def return_optimum(
     arm: Arm, trainer: TabularTrainer, snapshot: Snapshot, seed: int
 ) -> ReturnOptimum:
-    """Optimum of Eq. (1) for a member: its frozen head and the ball's E_H, or measured energies.
+    """Where Eq. (1) leads a member: its frozen head in the ball, or its energies.
 
-    E_H of a learned head is the mean of ‖h_s‖² over states, which may differ within an action.
+    Raises
+    ------
+    ValueError
+        A fixed head's features are rectified or have no ball, for which there is no prediction.
+    RuntimeError
+        The optimum of a fixed head is not certified to be the global one.
     """
-    rng = np.random.default_rng(seed)
-    features, head = as_array(snapshot.features), as_array(snapshot.head)
-    energy = float((features**2).sum(axis=1).mean())
-    cone = model_of(arm)[1]
-    if arm.config.head == "etf":
-        bound = arm.config.feature_energy
-        return fixed_head_optimum(trainer.mdp, head, energy if bound is None else bound, rng)
-    return learned_head_optimum(
-        trainer.mdp,
-        energy,
-        float((head**2).sum(axis=1).mean()),
-        rng,
-        nonnegative=cone == "nonnegative",
-    )
+    rng, config = np.random.default_rng(seed), arm.config
+    if config.head == "linear":
+        energies = _energies(snapshot)
+        rectified = config.feature == "rectified"
+        return learned_head_equilibrium(trainer.mdp, *energies, rng, nonnegative=rectified)
+    if config.feature_energy is None or config.feature == "rectified":
+        raise ValueError(
+            f"{arm.name} has a fixed head and feature={config.feature!r}, feature_energy="
+            f"{config.feature_energy}: the optimum of Eq. (1) is known for linear features in a "
+            "ball"
+        )
+    head = as_array(snapshot.head)
+    found = fixed_head_optimum(trainer.mdp, head, config.feature_energy, rng)
+    if found.gap > _CERTIFIED:
+        raise RuntimeError(
+            f"{arm.name}: the return may be {found.gap:.1e} above the optimum that was found, "
+            "which is then no prediction: raise feature_energy"
+        )
+    return found
 
 
 _PREDICTIONS: Mapping[

@@ -1,12 +1,11 @@
-"""The optimum of Eq. (1), the policy gradient's own objective, on a whole decision process.
+"""Where the policy gradient's own objective, Eq. (1), leads on a whole decision process.
 
 A policy whose features are free but for a bound on their norms is a table π(·|s) = softmax(W h_s).
-Policy gradients maximise its expected return, not the surrogate Eq. (2) that Theorem 1 is about.
-Here is where they lead on an exact process; `lpm.maximise_expected_return` knows one state with
-given Q.
+Policy gradients follow the return, not the surrogate Eq. (2) that Theorem 1 is about. Here is where
+they lead on an exact process; `lpm.maximise_expected_return` knows one state with given Q.
 
-Fixed head
-----------
+Fixed head: the optimum
+-----------------------
 With ‖h_s‖² ≤ E_H in every state, states choose independently from Π = {softmax(W h): ‖h‖² ≤ E_H}.
 That is a discounted decision process whose actions are the points of Π, and Howard's policy
 iteration solves it: evaluate Q^π exactly, then in each state take the h that maximises
@@ -14,20 +13,24 @@ iteration solves it: evaluate Q^π exactly, then in each state take the h that m
 ε/(1 − γ) higher (T V ≤ V + ε implies V* ≤ V + ε/(1 − γ); Puterman 1994, section 6.3). The bound of
 `lpm.maximise_expected_return` makes ε global, not only local.
 
-The weights of states drop out, as in Theorem 1: a stationary point of Σ_s d(s) V^π(s) under any
-d > 0 is one in every state. So sweeps, uniform starts and outer starts share this optimum.
+The weights of states drop out, as in Theorem 1, as long as every state is visited: a stationary
+point of Σ_s d(s) Σ_a π(a|h_s) Q^π(s, a), Q held fixed as policy gradients do, is one in every state
+with d(s) > 0, whatever d is.
 
-Learned head
-------------
-With average bounds (1/n) Σ_s ‖h_s‖^p ≤ E_H^{p/2} and (1/K) Σ_k ‖w_k‖² ≤ E_W the states are coupled.
-For given Q the head and features that minimise Σ_s d(s) Σ_a π(a|s) (max Q − Q_a) are searched for
-from several starts, then Q is evaluated anew until it stays. That is a stationary point of policy
-gradients and the best of those found: not a certified maximum.
+Learned head: an equilibrium
+----------------------------
+With average bounds (1/n) Σ_s ‖h_s‖^p ≤ E_H^{p/2} and (1/K) Σ_k ‖w_k‖² ≤ E_W the head couples the
+states, and their weights matter. A trainer that samples states from a given d follows
+Σ_s d(s) Σ_a ∇π(a|s) Q^π(s, a). It rests where head and features maximise that objective for the Q
+of their own policy: an equilibrium, found by searches from several starts at the first Q, of which
+the best is followed until Q stays. It is no certified maximum, and not the maximum of the return
+either, whose gradient weights states by the visits d^π of the policy instead.
 
-p = 2 is the average bound of the layer-peeled model. Weight decay on a deeper network is another
-one. Let class k with m states have a path of its own through two layers, x a state's activation in
-the first and v the second's gain, so that ‖h_k‖ = x v. Its cost m x² + v² is at least
-2 √m ‖h_k‖: linear in the length, p = 1.
+p = 2 is the average bound of the layer-peeled model. Weight decay on a network of three layers is
+another one. Suppose inputs are one-hot, there are no biases, all classes have m states, and the
+states of a class have one feature, on a path through units of its own: weights x from each input, v
+to the feature, ‖h_k‖ = x v. Then the two layers cost m x² + v² ≥ 2 √m ‖h_k‖, which is linear in the
+length: p = 1.
 """
 
 from __future__ import annotations
@@ -45,8 +48,13 @@ from gridworld import TabularMDP
 
 Float = NDArray[np.float64]
 
-# Rounds of policy iteration, which converges quadratically: 3 or 4 are usual.
-_ROUNDS = 50
+# Rounds of policy iteration, which converges quadratically: 3 or 4 are usual. Values of a state's
+# actions that differ by less than the share _EQUAL of the largest |Q| are the same.
+_ROUNDS, _EQUAL = 50, 1e-12
+# A search whose residual stays above has not ended.
+_STATIONARY = 1e-5
+# Exponents of the bound for which a sum of powers neither has a cusp at 0 nor overflows.
+_EXPONENTS = 1.0, 20.0
 # Q that moves by less than this share of its size has settled; with a learned head, whose search
 # ends less exactly, this share of its range.
 _SETTLED, _SETTLED_LEARNED = 1e-12, 1e-9
@@ -54,7 +62,7 @@ _SETTLED, _SETTLED_LEARNED = 1e-12, 1e-9
 
 @dataclass(frozen=True, eq=False)
 class ReturnOptimum:
-    """Features, head and values at the optimum; states are the process's decision states."""
+    """Features, head and their values; states are the process's decision states."""
 
     features: Float
     """(n, d) h_s."""
@@ -97,21 +105,28 @@ def fixed_head_optimum(
     ------
     ValueError
         The discount is 1, the head is not of the process's K actions, all actions of a state are
-        worth the same (any feature is optimal there), or as `lpm.maximise_expected_return`.
+        worth the same at the optimum (any feature is optimal there), or as
+        `lpm.maximise_expected_return`.
+    RuntimeError
+        Policy iteration does not settle.
     """
     _check_discount(mdp)
     w = np.asarray(head, dtype=np.float64)
     _check_head(mdp, w)
     states = mdp.decision_states
-    values = _action_values(mdp, np.full((len(states), mdp.num_actions), 1.0 / mdp.num_actions))
+    values = _action_values(mdp, mdp.optimal_policy()[states])
     for rounds in range(1, _ROUNDS + 1):
-        _check_values(mdp, values)
-        found = [lpm.maximise_expected_return(w, q, feature_energy, rng) for q in values]
-        features = np.stack([optimum.features for optimum in found])
+        # On the way there a state's actions may be worth the same: any feature will do.
+        chosen = np.flatnonzero(~_flat(values))
+        found = [lpm.maximise_expected_return(w, values[s], feature_energy, rng) for s in chosen]
+        features = np.zeros((len(states), w.shape[1]))
+        for s, best in zip(chosen, found, strict=True):
+            features[s] = best.features
         policy = softmax(features @ w.T, axis=1)
         before, values = values, _action_values(mdp, policy)
         moved = float(np.abs(values - before).max())
         if moved <= _SETTLED * np.abs(values).max():
+            _check_values(mdp, values)
             own = (policy * values).sum(axis=1)
             gain = max(best.upper_bound - value for best, value in zip(found, own, strict=True))
             return ReturnOptimum(
@@ -126,7 +141,7 @@ def fixed_head_optimum(
     raise RuntimeError(_unsettled(values - before))
 
 
-def learned_head_optimum(
+def learned_head_equilibrium(
     mdp: TabularMDP,
     feature_energy: float,
     head_energy: float,
@@ -137,7 +152,7 @@ def learned_head_optimum(
     exponent: float = 2.0,
     starts: int = 6,
 ) -> ReturnOptimum:
-    """Maximise the return over features and head with average bounds, from several starts.
+    """Where features and head are best, under average bounds, for the Q of their own policy.
 
     Parameters
     ----------
@@ -148,34 +163,37 @@ def learned_head_optimum(
     rng
         Draws the starts.
     weights
-        (n,) d(s) > 0 of the decision states; all alike by default. Unlike with a fixed head they
-        matter.
+        (n,) d(s) > 0 of the decision states as the trainer samples them; all alike by default.
+        Unlike with a fixed head they matter.
     nonnegative
         Whether features are rectified, h ≥ 0.
     exponent
-        p of the bound on features (module docstring).
+        p of the bound on features (module docstring), from 1 to 20. E_H is (mean ‖h‖^p)^{2/p}.
     starts
-        Searches from random points, at least 1; the best is kept.
+        Searches from random points at the first Q, at least 1; the best is followed.
 
     Returns
     -------
     ReturnOptimum
-        Its features have n + K dimensions, enough for any Gram matrix of n features and K rows.
+        Its features have n + K dimensions, enough for any Gram matrix of n features and K rows
+        where features are free; of rectified ones these are a restriction, if any.
 
     Raises
     ------
     ValueError
         The discount is 1, a number is out of range, or all actions of a state are worth the same.
+    RuntimeError
+        A search does not end, or Q does not settle.
     """
     _check_discount(mdp)
     states = mdp.decision_states
-    for name, number in (
-        ("feature_energy", feature_energy),
-        ("head_energy", head_energy),
-        ("exponent", exponent),
-    ):
+    for name, number in (("feature_energy", feature_energy), ("head_energy", head_energy)):
         if not 0 < number < math.inf:
             raise ValueError(f"{name} must be a finite number above 0, got {number!r}")
+    if not _EXPONENTS[0] <= exponent <= _EXPONENTS[1]:
+        raise ValueError(
+            f"exponent must lie between {_EXPONENTS[0]:g} and {_EXPONENTS[1]:g}, got {exponent!r}"
+        )
     if starts < 1:
         raise ValueError(f"starts must be >= 1, got {starts}")
     d = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -185,9 +203,10 @@ def learned_head_optimum(
         len(states), mdp.num_actions, feature_energy, head_energy, exponent, nonnegative
     )
     values = _action_values(mdp, mdp.optimal_policy()[states])
+    if _flat(values).all():
+        _check_values(mdp, values)
     points = [bounds.draw(rng) for _ in range(starts)]
     for rounds in range(1, _ROUNDS + 1):
-        _check_values(mdp, values)
         shortfall = values.max(axis=1, keepdims=True) - values
         points = [_search(bounds, point, shortfall, d / d.sum()) for point in points]
         # Only the first round looks around.
@@ -195,12 +214,19 @@ def learned_head_optimum(
         features, head = bounds.split(points[0])
         before, values = values, _action_values(mdp, softmax(features @ head.T, axis=1))
         if np.abs(values - before).max() <= _SETTLED_LEARNED * np.ptp(values):
+            _check_values(mdp, values)
+            residual = bounds.residual(points[0], shortfall, d / d.sum())
+            if not residual <= _STATIONARY:
+                raise RuntimeError(
+                    f"the search ends with a residual of {residual:.1e}, above {_STATIONARY:.0e}: "
+                    "raise starts, or change the energies"
+                )
             return ReturnOptimum(
                 features=features,
                 head=head,
                 action_values=values,
                 gap=math.nan,
-                stationarity=bounds.residual(points[0], shortfall, d / d.sum()),
+                stationarity=residual,
                 rounds=rounds,
             )
     raise RuntimeError(_unsettled(values - before))
@@ -250,6 +276,8 @@ class _Bounds:
         ∂R_s/∂z_a = π_a (Δ_a − R_s). Scaling onto a bound of degree p takes off the gradient what
         points along the bound's normal, ‖h_s‖^{p−2} h_s.
         """
+        if not point[: self.states * self._dim].any():
+            return math.inf, np.zeros_like(point)  # no feature has a direction to be scaled
         h, w = self.split(point)
         pi = softmax(h @ w.T, axis=1)
         lost = (pi * shortfall).sum(axis=1)
@@ -320,8 +348,14 @@ def _check_head(mdp: TabularMDP, head: Float) -> None:
         )
 
 
+def _flat(values: Float) -> NDArray[np.bool_]:
+    """(n,) whether all actions of a state are worth the same, up to rounding."""
+    flat: NDArray[np.bool_] = np.ptp(values, axis=1) <= _EQUAL * np.abs(values).max()
+    return flat
+
+
 def _check_values(mdp: TabularMDP, values: Float) -> None:
-    flat = np.ptp(values, axis=1) == 0
+    flat = _flat(values)
     if flat.any():
         names = [mdp.state_names[s] for s in mdp.decision_states[flat]]
         raise ValueError(

@@ -1,5 +1,6 @@
 """`overlay-cliff`: Gram matrices of many seeds as rows, pooled, drawn and told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,27 @@ def test_the_optimum_of_eq_1_is_where_its_exact_gradient_leads() -> None:
     pd.testing.assert_series_equal(one["observed"], two["observed"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature": "rectified"}, "feature='rectified'.*linear features in a ball"),
+        ({"feature_energy": None}, "feature_energy=None"),
+    ],
+)
+def test_no_prediction_is_given_where_none_is_known(changes, message) -> None:
+    (arm,) = (arm for arm in overlay_arms(1) if arm.name == "etf-eq1")
+    arm = replace(arm, config=replace(arm.config, **changes))
+    with pytest.raises(ValueError, match=message):
+        gram_rows(arm, TabularTrainer(arm.config, (0,)))
+
+
+def test_an_optimum_that_is_not_certified_predicts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (arm,) = (arm for arm in overlay_arms(1) if arm.name == "etf-eq1")
+    monkeypatch.setattr(overlay_cliff, "_CERTIFIED", -1.0)
+    with pytest.raises(RuntimeError, match="above the optimum that was found"):
+        gram_rows(arm, TabularTrainer(arm.config, (0,)))
+
+
 def test_a_learned_heads_optimum_of_eq_1_has_the_members_energies() -> None:
     (arm,) = (arm for arm in overlay_arms(1) if arm.name == "learned-eq1")
     trainer = TabularTrainer(arm.config, (4,))
@@ -152,6 +174,8 @@ def test_a_learned_heads_optimum_of_eq_1_has_the_members_energies() -> None:
         assert (own**2).sum(axis=1).mean() == pytest.approx((other**2).sum(axis=1).mean())
     assert found.features.min() >= 0
     rows = gram_rows(arm, trainer)
+    assert rows["feature_energy"].unique() == pytest.approx((features**2).sum(axis=1).mean())
+    assert rows["head_energy"].unique() == pytest.approx((head**2).sum(axis=1).mean())
     own = rows[(rows["objective"] == "eq-1") & (rows["gram"] == "features")]
     means = np.stack([found.features[trainer.optimal_actions == k].mean(0) for k in range(4)])
     gram = means @ means.T

@@ -1,6 +1,7 @@
 """The optimum of Eq. (1) on a decision process, against searches that know nothing of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.special import softmax
 import lpm
 from agents.tabular_config import TabularConfig
 from analysis import return_optimum
-from analysis.return_optimum import fixed_head_optimum, learned_head_optimum
+from analysis.return_optimum import fixed_head_optimum, learned_head_equilibrium
 from gridworld import TabularMDP
 
 CLIFF = TabularConfig().mdp()
@@ -166,15 +167,15 @@ def test_training_on_the_exact_gradient_ends_there() -> None:
 # ------------------------------------------------------------------ learned head
 
 
-def test_one_state_with_equal_rest_gives_theorem_1s_value() -> None:
-    """Two states of mirrored values: by symmetry the learned optimum is the balanced ETF's."""
+def test_states_that_differ_by_a_permutation_give_the_balanced_frame() -> None:
+    """Each of three states pays for another action: by symmetry the optimum is Theorem 1's."""
     transitions = np.zeros((4, 3, 4))
     transitions[:, :, 3] = 1.0
     rewards = np.vstack([np.eye(3) - 1.0, np.zeros(3)])
     mdp = TabularMDP(
         transitions, rewards, np.arange(4) == 3, np.append(np.full(3, 1 / 3), 0.0), 0.5
     )
-    found = learned_head_optimum(mdp, 4.0, 1.0, np.random.default_rng(0))
+    found = learned_head_equilibrium(mdp, 4.0, 1.0, np.random.default_rng(0))
     rho = 2.0
     best = lpm.maximise_expected_return(
         lpm.simplex_etf(3, 2), rewards[0], rho**2, np.random.default_rng(0)
@@ -192,7 +193,7 @@ def test_one_state_with_equal_rest_gives_theorem_1s_value() -> None:
 def test_learned_head_against_autograd_and_its_bounds(nonnegative: bool, exponent: float) -> None:
     rng = np.random.default_rng(3)
     energy, head_energy = 9.0, 2.0
-    found = learned_head_optimum(
+    found = learned_head_equilibrium(
         CLIFF, energy, head_energy, rng, nonnegative=nonnegative, exponent=exponent
     )
     norms = np.linalg.norm(found.features, axis=1)
@@ -220,11 +221,42 @@ def test_learned_head_against_autograd_and_its_bounds(nonnegative: bool, exponen
     assert np.log(own) >= loss.item() - 0.02
 
 
+def test_it_rests_on_the_all_action_gradient_but_not_at_the_largest_return() -> None:
+    found = learned_head_equilibrium(CLIFF, 4.0, 1.0, np.random.default_rng(0))
+    h = torch.tensor(found.features, requires_grad=True)
+    w = torch.tensor(found.head, requires_grad=True)
+
+    def tangential(loss: torch.Tensor) -> float:
+        """Largest gradient along the bounds, which only allow moves that keep mean squares."""
+        parts = zip(torch.autograd.grad(loss, (h, w), retain_graph=True), (h, w), strict=True)
+        off = ((g - (g * x).sum() / (x * x).sum() * x).norm().item() for g, x in parts)
+        return max(off)
+
+    pi = (h @ w.T).softmax(-1)
+    semi = (pi * torch.tensor(found.action_values)).sum(-1).mean()
+    cells = CLIFF.decision_states
+    p = torch.tensor(CLIFF.transitions[cells][:, :, cells])
+    chain = CLIFF.discount * torch.einsum("sk,skt->st", pi, p)
+    paid = (pi * torch.tensor(CLIFF.rewards[cells])).sum(-1)
+    value = torch.linalg.solve(torch.eye(8, dtype=torch.float64) - chain, paid)
+    assert tangential(semi) < 1e-6
+    assert tangential(value.mean()) > 1e-2
+
+
+def test_a_search_that_has_not_ended_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def idle(loss: object, start: object, *_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(x=start)
+
+    monkeypatch.setattr(return_optimum, "minimize", idle)
+    with pytest.raises(RuntimeError, match=r"ends with a residual of .*, above 1e-05"):
+        learned_head_equilibrium(CLIFF, 4.0, 1.0, np.random.default_rng(0))
+
+
 def test_weights_of_states_matter_to_a_learned_head() -> None:
     rng = np.random.default_rng(0)
-    plain = learned_head_optimum(CLIFF, 9.0, 1.0, rng)
+    plain = learned_head_equilibrium(CLIFF, 9.0, 1.0, rng)
     heavy = np.where(np.arange(8) == 0, 50.0, 1.0)
-    found = learned_head_optimum(CLIFF, 9.0, 1.0, rng, weights=heavy)
+    found = learned_head_equilibrium(CLIFF, 9.0, 1.0, rng, weights=heavy)
     length = np.linalg.norm(found.features, axis=1) / np.linalg.norm(plain.features, axis=1)
     assert length.argmax() == 0
 
@@ -238,19 +270,42 @@ def test_bad_input_is_refused_with_its_numbers() -> None:
     with pytest.raises(ValueError, match="discount must be below 1, got 1"):
         fixed_head_optimum(undiscounted, ETF, 1.0, rng)
     with pytest.raises(ValueError, match="discount must be below 1, got 1"):
-        learned_head_optimum(undiscounted, 1.0, 1.0, rng)
+        learned_head_equilibrium(undiscounted, 1.0, 1.0, rng)
     with pytest.raises(ValueError, match=r"K = 4 actions, got shape \(3, 2\)"):
         fixed_head_optimum(CLIFF, lpm.simplex_etf(3, 2), 1.0, rng)
     with pytest.raises(ValueError, match="head_energy must be a finite number above 0, got 0"):
-        learned_head_optimum(CLIFF, 1.0, 0.0, rng)
+        learned_head_equilibrium(CLIFF, 1.0, 0.0, rng)
     with pytest.raises(ValueError, match="8 positive numbers"):
-        learned_head_optimum(CLIFF, 1.0, 1.0, rng, weights=np.zeros(8))
+        learned_head_equilibrium(CLIFF, 1.0, 1.0, rng, weights=np.zeros(8))
     with pytest.raises(ValueError, match="starts must be >= 1, got 0"):
-        learned_head_optimum(CLIFF, 1.0, 1.0, rng, starts=0)
+        learned_head_equilibrium(CLIFF, 1.0, 1.0, rng, starts=0)
+    for exponent in (0.5, 400.0):
+        with pytest.raises(ValueError, match="exponent must lie between 1 and 20, got"):
+            learned_head_equilibrium(CLIFF, 1.0, 1.0, rng, exponent=exponent)
     flat = random_mdp(0)
     rewards = np.zeros_like(flat.rewards)
-    with pytest.raises(ValueError, match="all actions of s0, s1, s2 are worth the same"):
-        fixed_head_optimum(replace(flat, rewards=rewards), lpm.simplex_etf(3, 2), 1.0, rng)
+    for rounding in (0.0, 1e-16):
+        rewards[:3, 1] = rounding
+        mdp = replace(flat, rewards=rewards + np.where(flat.terminal, 0.0, 0.3)[:, None])
+        mdp = replace(mdp, transitions=np.repeat(flat.transitions[:, :1], 3, axis=1))
+        with pytest.raises(ValueError, match="all actions of s0, s1, s2 are worth the same"):
+            fixed_head_optimum(mdp, lpm.simplex_etf(3, 2), 1.0, rng)
+        with pytest.raises(ValueError, match="all actions of s0, s1, s2 are worth the same"):
+            learned_head_equilibrium(mdp, 1.0, 1.0, rng)
+
+
+def test_ties_of_a_policy_on_the_way_are_no_ties_of_the_optimum() -> None:
+    """s0 leads to s1 (±1) or s2 (±3), worth the same under the uniform policy."""
+    transitions = np.zeros((4, 2, 4))
+    transitions[0, 0, 1] = transitions[0, 1, 2] = 1.0
+    transitions[1:, :, 3] = 1.0
+    rewards = np.array([[0.0, 0.0], [1.0, -1.0], [3.0, -3.0], [0.0, 0.0]])
+    terminal, start = np.arange(4) == 3, np.array([1.0, 0.0, 0.0, 0.0])
+    mdp = TabularMDP(transitions, rewards, terminal, start, 0.9)
+    head = lpm.simplex_etf(2, 1)
+    found = fixed_head_optimum(mdp, head, 4.0, np.random.default_rng(0))
+    # Each state prefers an action and goes all the way: h = ±2, the dearer second for s0.
+    np.testing.assert_allclose(found.features @ head.T, [[-2, 2], [2, -2], [2, -2]], atol=1e-9)
 
 
 def test_values_that_do_not_settle_are_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,8 +135,8 @@ ANALYSIS = (
     ),
     Mutant(
         "analysis/return_optimum.py",
-        "lpm.maximise_expected_return(w, q, feature_energy, rng)",
-        "lpm.maximise_expected_return(w, q, feature_energy**0.5, rng)",
+        "lpm.maximise_expected_return(w, values[s], feature_energy, rng)",
+        "lpm.maximise_expected_return(w, values[s], feature_energy**0.5, rng)",
         f"{_RETURN}test_training_on_the_exact_gradient_ends_there",
         "the bound is on the length instead of its square",
     ),
@@ -163,8 +163,8 @@ ANALYSIS = (
     ),
     Mutant(
         "analysis/overlay_cliff.py",
-        "fixed_head_optimum(trainer.mdp, head, energy if bound is None else bound, rng)",
-        "fixed_head_optimum(trainer.mdp, head, 4.0 * energy, rng)",
+        "fixed_head_optimum(trainer.mdp, head, config.feature_energy, rng)",
+        "fixed_head_optimum(trainer.mdp, head, 4.0 * config.feature_energy, rng)",
         f"{_CLIFF}test_the_optimum_of_eq_1_is_where_its_exact_gradient_leads",
         "the prediction is for another ball",
     ),
