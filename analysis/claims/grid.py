@@ -104,7 +104,7 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
     hypotheses="Ideal Cliff Walking, fixed ETF, E_H = 25, E_W = 1; maximising the return, Eq. (1)",
     tolerance=1e-12,
     expected=Verdict.UNDER,
-    correction="Eq. (2) is maximised instead, or suboptimal actions are worth the same in a state",
+    correction="Eq. (2) is maximised instead, or the states' Q agree up to a shift and a factor",
 )
 def _(rng: np.random.Generator, n: int) -> Evidence:
     mdp, energy = gridworld.ideal_cliff_walking(), 25.0
@@ -121,7 +121,7 @@ def _(rng: np.random.Generator, n: int) -> Evidence:
     return Evidence(
         max(apart.values()),
         "largest angle between optimal features of one action; corrected: the same for Eq. (2), "
-        "and for Eq. (1) in the cells whose other actions are worth the same",
+        "and for Eq. (1) between the outer cells of an action, whose Q are the same",
         corrected=max(max(surrogate.values()), *(apart[k] for k in equal)),
         counterexample=(
             f"the two cells of up, and of down, are {np.degrees(max(apart.values())):.1f}° apart "
