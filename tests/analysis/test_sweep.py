@@ -217,7 +217,7 @@ def test_errors_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         ("cartpole-a2c", 3),
         ("cartpole-a3c", 300),
         ("exploration", 4),
-        ("pong", 4),
+        ("pong", 5),
         ("breakout", 2),
         ("car-racing", 14),
     ],
