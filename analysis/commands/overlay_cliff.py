@@ -1,4 +1,4 @@
-"""`overlay-cliff`: predicted optima held against many seeds of the Ideal Cliff Walking."""
+"""`overlay-cliff`: predictions held against many seeds of the Ideal Cliff Walking."""
 
 import os
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ from gridworld.cliff import ACTION_NAMES
 
 @dataclass(frozen=True)
 class OverlayCliff:
-    """Lay the optima of Eq. (1) and (2) over many seeds of the Ideal Cliff Walking."""
+    """Lay the predictions of Eq. (1) and (2) over many seeds of the Ideal Cliff Walking."""
 
     epochs: int = 500
     """Training length; arms named long have four times as many."""
@@ -116,7 +116,7 @@ class OverlayCliff:
                 f"{_NAME}-{self.epochs}-{arm.name}",
                 {kind: encode(figure, kind) for kind in ("png", "pdf")},
                 FigureWords(
-                    f"Predicted optimum over {self.seeds} seeds, Ideal Cliff Walking, "
+                    f"Prediction over {self.seeds} seeds, Ideal Cliff Walking, "
                     f"{_label(arm)}, {arm.config.epochs} epochs",
                     caption,
                     _alternative(
@@ -141,9 +141,9 @@ class OverlayCliff:
 
     def _about(self) -> TableWords:
         return TableWords(
-            f"Predicted optima over {self.seeds} seeds, Ideal Cliff Walking, {self.epochs} epochs",
+            f"Predictions over {self.seeds} seeds, Ideal Cliff Walking, {self.epochs} epochs",
             "Entries of the Gram matrices, observed less predicted, means over seeds. Objective: "
-            "whose optimum predicts, eq-2 the layer-peeled model's, eq-1 the return's; REINFORCE "
+            "which one predicts, eq-2 the layer-peeled model, eq-1 the return; REINFORCE "
             "samples the gradient of Eq. (1). Arms: eq1 and eq2, trained by exact gradients; "
             "controlled, REINFORCE as in Figure 1; large, with 64 episodes a cell instead of 8; "
             "long, four times the epochs. Difference: the largest. Half width: the largest of the "

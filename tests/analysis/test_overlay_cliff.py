@@ -284,7 +284,7 @@ def test_other_readers_of_run_folders_are_not_disturbed(made: Path, tmp_path: Pa
     missing = page.split('<section id="missing"')[1].split("</section>", maxsplit=1)[0]
     assert "action-collapse overlay-cliff" not in missing
     assert "action-collapse overlay RUN" in missing
-    assert "Predicted optima over 2 seeds, Ideal Cliff Walking" in page
+    assert "Predictions over 2 seeds, Ideal Cliff Walking" in page
     with pytest.raises(RunFolderError, match="no finished training run"):
         read_training_rows(made.parent)
 
