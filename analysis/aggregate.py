@@ -34,6 +34,14 @@ _COLUMNS = (
 )
 
 
+def matched_entropy(fraction: float | None) -> str:
+    """A setting's ``matched_entropy``: the share of log K, empty where nothing was matched.
+
+    Text, as every part of a setting is: what tells arms apart has no gaps and is compared exactly.
+    """
+    return "" if fraction is None else f"{fraction:g}"
+
+
 def arm_keys(rows: pd.DataFrame) -> list[str]:
     """Columns that tell arms apart: :data:`ARM`, and ``epsilon`` where the rows have it."""
     return [*ARM, *(["epsilon"] if "epsilon" in rows else [])]

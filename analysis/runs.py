@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 
 from agents.config import ATARI
-from analysis.aggregate import arm_keys, choose_learning_rates, without_exploration
+from analysis.aggregate import (
+    arm_keys,
+    choose_learning_rates,
+    matched_entropy,
+    without_exploration,
+)
 from analysis.epoch_rows import COLUMNS
 from analysis.exhibits import read_rows
 from analysis.storage import RunFolderError, read_json
@@ -72,10 +77,13 @@ def read_training_rows(results: Path | Iterable[Path]) -> pd.DataFrame:
             )
         # Elsewhere there are no conventions to choose from.
         convention = rows["convention"].where(rows["env"].isin(ATARI), "")
+        config = _config(folder).get("config", {})
+        target = config.get("target_return")
         added = {
             "convention": convention,
-            "target_return": _target(folder),
-            "matched_entropy": _matched_entropy(folder),
+            # The rows say whether it was reached, not whether there was any.
+            "target_return": np.nan if target is None else float(target),
+            "matched_entropy": matched_entropy(config.get("match_entropy")),
             RUN: folder.name,
         }
         frames.append(rows.assign(**added))
@@ -143,18 +151,6 @@ def _is_training(recorded: Path) -> bool:
         return bool(json.loads(recorded.read_text())["experiment"] == "train")
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def _target(folder: Path) -> float:
-    """The rows say whether it was reached, not whether there was any."""
-    target = _config(folder).get("config", {}).get("target_return")
-    return np.nan if target is None else float(target)
-
-
-def _matched_entropy(folder: Path) -> str:
-    """Text, as a setting is: what tells arms apart has no gaps and is compared exactly."""
-    fraction = _config(folder).get("config", {}).get("match_entropy")
-    return "" if fraction is None else f"{fraction:g}"
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.agent_words import HEADS, setting_label
+from analysis.aggregate import matched_entropy
 from analysis.commands.console import BEGINS_ANEW, UsageError, progress_bars, say, stdout
 from analysis.exhibits import FigureWords, read_rows, store_figure
 from analysis.figures.overlay import figure_overlay
@@ -240,6 +241,7 @@ def _read_training(path: Path, epoch: int | None) -> _Source:
         "convention": config.env.convention,
         "observations": config.env.observations,
         "network": config.network,
+        "matched_entropy": matched_entropy(config.match_entropy),
         "feature": config.feature,
     }
     title = setting_label(setting, with_env=True)

@@ -112,7 +112,7 @@ class Throttle:
         """Report what is held back."""
         if self._held:
             self._report(self._held)
-        self._held, self._last = 0, time.monotonic()
+            self._held, self._last = 0, time.monotonic()
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.engines import Engine, Event, local, run_cells
+from analysis.engines import Engine, Event, ledger, local, run_cells
+from analysis.engines.ledger import Throttle
 from analysis.storage import RunFolderError
 from analysis.sweep import Cell, Grid, collect_rows, read_grid
 from analysis.training import run_folder
@@ -85,6 +86,33 @@ def alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+def test_the_first_gain_is_passed_on_at_once_and_what_follows_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cell without a checkpoint begins by saying that it has gained nothing."""
+    now = 0.0
+    monkeypatch.setattr(ledger.time, "monotonic", lambda: now)
+    reported: list[int] = []
+    advance = Throttle(reported.append)
+    gains = [
+        (0.0, 0, []),
+        (0.1, 32, [32]),
+        (0.5, 32, [32]),
+        (0.7, 1, [32, 33]),
+        (0.8, 32, [32, 33]),
+    ]
+    for seconds, gained, expected in gains:
+        now = seconds
+        advance(gained)
+        assert reported == expected
+    advance.flush()
+    advance.flush()
+    assert reported == [32, 33, 32]
 
 
 # --- local ----------------------------------------------------------------------------------------
@@ -186,10 +214,10 @@ def test_interruption_is_passed_on_and_nothing_else_begins(
 # --- processes ------------------------------------------------------------------------------------
 
 
-def test_a_killed_worker_loses_only_its_cell_and_that_continues(
-    reference: tuple[Grid, pd.DataFrame], tmp_path: Path
-) -> None:
-    grid, rows = reference
+def test_a_killed_worker_loses_only_its_cell_and_that_continues(tmp_path: Path) -> None:
+    """The cells are long, so that the first is far from done when its worker is killed."""
+    grid, rows = make_reference(tmp_path, GRID.format(steps=2560))
+    out = tmp_path / "processes"
     first, second, third = grid.cells()
     events: list[Event] = []
 
@@ -197,14 +225,14 @@ def test_a_killed_worker_loses_only_its_cell_and_that_continues(
         killed = any((e.kind, e.cell) == ("advanced", first.name) for e in events)
         events.append(event)
         if event.kind == "advanced" and event.cell == first.name and not killed:
-            wait_for(checkpoint(first, tmp_path).exists)
+            wait_for(checkpoint(first, out).exists)
             victim = min(multiprocessing.active_children(), key=lambda child: child.pid or 0)
             assert victim.pid is not None
             os.kill(victim.pid, signal.SIGKILL)
 
     failures = run_cells(
         grid.cells(),
-        tmp_path,
+        out,
         engine="processes",
         workers=2,
         device="cpu",
@@ -215,11 +243,11 @@ def test_a_killed_worker_loses_only_its_cell_and_that_continues(
     (failed,) = (event for event in events if event.kind == "failed")
     assert (failed.cell, failed.again) == (first.name, True)
     assert "exit code -9" in failed.error
-    assert [sessions(cell, tmp_path) for cell in (first, second, third)] == [2, 1, 1]
+    assert [sessions(cell, out) for cell in (first, second, third)] == [2, 1, 1]
     restart = max(i for i, e in enumerate(events) if (e.kind, e.cell) == ("started", first.name))
     resumed = next(event for event in events[restart:] if event.kind == "advanced")
     assert resumed.steps >= first.config.epoch_steps, "an iteration alone is half an epoch"
-    pd.testing.assert_frame_equal(collect_rows(grid, tmp_path), rows)
+    pd.testing.assert_frame_equal(collect_rows(grid, out), rows)
 
 
 SCRIPT = """

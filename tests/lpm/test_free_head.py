@@ -238,16 +238,20 @@ def test_gap_is_positive_at_the_exact_optimum() -> None:
 @pytest.mark.parametrize("counts", [[7, 3, 1, 1], [100, 1, 1, 1, 1], [9, 8, 5, 2, 2, 1]])
 @pytest.mark.parametrize("rho", [0.5, 2.0])
 def test_against_a_semidefinite_program(counts, rho) -> None:
-    """Clarabel's answer lies in [objective - gap, objective + 1e-7], its logits near ours."""
+    """SCS's answer lies in [objective - gap, objective] to 1e-8, its logits are ours to 1e-5.
+
+    Of the conic solvers it is the one that meets such tolerances on every processor: an interior
+    point method ends with "may be inaccurate" on some.
+    """
     k = len(counts)
     solution = solve_free_head(FreeHeadProblem(counts, rho, rho))
     logits = cp.Variable((k, k))
     share = np.array(counts) / np.sum(counts)
     loss = sum(share[i] * (cp.log_sum_exp(logits[i]) - logits[i, i]) for i in range(k))
     program = cp.Problem(cp.Minimize(loss), [cp.normNuc(logits) <= k * rho])
-    program.solve(solver="CLARABEL")
-    assert solution.lower_bound - 1e-7 <= program.value <= solution.objective + 1e-7
-    np.testing.assert_allclose(logits.value, solution.logits, atol=2e-3)
+    program.solve(solver="SCS", eps_abs=1e-9, eps_rel=1e-9)
+    assert solution.lower_bound - 1e-8 <= program.value <= solution.objective + 1e-8
+    np.testing.assert_allclose(logits.value, solution.logits, atol=1e-5)
 
 
 # --- Structure of the optimum ----------------------------------------------------------------
