@@ -1,7 +1,7 @@
 """One row for each member and epoch of a training run: returns, losses, collapse metrics."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +55,17 @@ _FLUSH = 4096
 """States of a member that are held before they are measured."""
 
 
+class States(NamedTuple):
+    """Evaluation states of one member."""
+
+    features: Tensor
+    """(m, d)"""
+    logits: Tensor
+    """(m, K)"""
+    episodes: Tensor
+    """(m,) int64, which of the evaluation's games each is from."""
+
+
 class StateMeasurer:
     """Streams evaluation states into collapse metrics, and keeps a uniform sample of them.
 
@@ -79,18 +90,20 @@ class StateMeasurer:
         self.entropy_sum, self.count = np.zeros(population), np.zeros(population, dtype=np.int64)
         self.diverged = np.zeros(population, dtype=np.bool_)
         self._rngs, self._keep = rngs, keep
-        nothing = (torch.empty(0, dim), torch.empty(0, num_actions))
-        self._kept: list[tuple[Tensor, Tensor]] = [nothing] * population
+        none_yet = torch.empty(0, dtype=torch.int64)
+        nothing = States(torch.empty(0, dim), torch.empty(0, num_actions), none_yet)
+        self._kept: list[States] = [nothing] * population
         self._keys = [np.empty(0) for _ in range(population)]
-        self._held: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(population)]
+        self._held: list[list[States]] = [[] for _ in range(population)]
         self._held_count = 0
 
     def __call__(self, features: Tensor, logits: Tensor, counts: NDArray[np.bool_]) -> None:
-        """Take one step's states: (P, n, d), (P, n, K) and which of them count."""
+        """Take one step's states: (P, n, d), (P, n, K), a column a game, and which count."""
         for member, mask in enumerate(torch.from_numpy(counts)):
             if mask.any():
-                rows = mask.to(features.device)
-                self._held[member].append((features[member][rows], logits[member][rows]))
+                rows, games = mask.to(features.device), mask.nonzero()[:, 0]
+                held = States(features[member][rows], logits[member][rows], games)
+                self._held[member].append(held)
         self._held_count += features.shape[1]
         if self._held_count >= _FLUSH:
             self.flush()
@@ -100,11 +113,11 @@ class StateMeasurer:
         for member, held in enumerate(self._held):
             if not held:
                 continue
-            features = torch.cat([f for f, _ in held])
-            logits = torch.cat([z for _, z in held])
+            states = States(*map(torch.cat, zip(*held, strict=True)))
+            features, logits = states.features, states.logits
             held.clear()
             self.count[member] += len(features)
-            self._sample(member, features, logits)
+            self._sample(member, states)
             self.diverged[member] |= not bool(
                 torch.isfinite(features).all() & torch.isfinite(logits).all()
             )
@@ -113,8 +126,8 @@ class StateMeasurer:
                 self.entropy_sum[member] += float(entropy(logits.double().log_softmax(-1)).sum())
         self._held_count = 0
 
-    def sample(self, member: int) -> tuple[Tensor, Tensor]:
-        """Features (m, d) and logits (m, K) of a member's sample, on the CPU, in order of time."""
+    def sample(self, member: int) -> States:
+        """A member's sample, on the CPU, in order of time."""
         return self._kept[member]
 
     def measured(self, member: int, head: Tensor) -> dict[str, float]:
@@ -125,19 +138,23 @@ class StateMeasurer:
         mean = float(self.entropy_sum[member] / self.count[member])
         return {"policy_entropy": mean, **self.collapse[member].compute(head).as_row()}
 
-    def _sample(self, member: int, features: Tensor, logits: Tensor) -> None:
+    def _sample(self, member: int, states: States) -> None:
         """Keep the states with the smallest of uniform keys: any set of them is as likely."""
         if not self._keep:
             return
-        keys = np.concatenate([self._keys[member], self._rngs[member].random(len(features))])
+        fresh = self._rngs[member].random(len(states.features))
+        keys = np.concatenate([self._keys[member], fresh])
         chosen = np.sort(np.argsort(keys)[: self._keep])
         self._keys[member] = keys[chosen]
-        earlier = len(self._kept[member][0])
+        kept = self._kept[member]
+        earlier = len(kept.features)
         old, new = (torch.from_numpy(chosen[chosen < earlier]), chosen[chosen >= earlier] - earlier)
-        index = torch.from_numpy(new).to(features.device)
-        self._kept[member] = (
-            torch.cat([self._kept[member][0][old], features[index].cpu()]),
-            torch.cat([self._kept[member][1][old], logits[index].cpu()]),
+        index = torch.from_numpy(new).to(states.features.device)
+        self._kept[member] = States(
+            *(
+                torch.cat([a[old], b[index.to(b.device)].cpu()])
+                for a, b in zip(kept, states, strict=True)
+            )
         )
 
 

@@ -185,6 +185,35 @@ def check_num_classes(num_classes: object) -> int:
     return count
 
 
+def _check_integers(
+    values: ArrayLike | torch.Tensor, name: str, num_samples: int, which: str = ""
+) -> torch.Tensor:
+    """Return one integer a row as an (N,) int64 tensor on its own device."""
+    array = _as_array(values, name)
+    if array.ndim != 1:
+        size = array.numel() if isinstance(array, torch.Tensor) else array.size
+        remedy = f"; flatten it: {name}.reshape(-1)" if size == num_samples else ""
+        raise ValueError(f"{name} must have shape (N,), got {tuple(array.shape)}{remedy}")
+    if array.shape[0] != num_samples:
+        one = name.removesuffix("s")
+        raise ValueError(
+            f"{num_samples} rows of features but {array.shape[0]} {name}; pass one {one} a row"
+        )
+    if isinstance(array, torch.Tensor):
+        integers = array.dtype in _TORCH_INTS
+    else:
+        # numpy.asarray([]) is float64: an empty list is no mistake of type.
+        integers = array.dtype.kind in "iu" or array.size == 0
+    if not integers:
+        raise TypeError(
+            f"{name} must be integers{which and ' '}{which}, got {array.dtype}; if they are whole "
+            f"numbers convert them on purpose: {name}.astype(int), or {name}.long() for a tensor"
+        )
+    if isinstance(array, torch.Tensor):
+        return array.to(device=compute_device(array.device), dtype=torch.int64)
+    return torch.from_numpy(np.array(array, dtype=np.int64))
+
+
 def check_labels(
     labels: ArrayLike | torch.Tensor, num_samples: int, num_classes: int | None
 ) -> torch.Tensor:
@@ -198,30 +227,7 @@ def check_labels(
         If their shape is not (num_samples,), or one is negative or, with `num_classes` given, not
         below it; the message counts them and names the first row.
     """
-    array = _as_array(labels, "labels")
-    if array.ndim != 1:
-        remedy = "; flatten it: labels.reshape(-1)" if array.size == num_samples else ""
-        if isinstance(array, torch.Tensor):
-            remedy = "; flatten it: labels.reshape(-1)" if array.numel() == num_samples else ""
-        raise ValueError(f"labels must have shape (N,), got {tuple(array.shape)}{remedy}")
-    if array.shape[0] != num_samples:
-        raise ValueError(
-            f"{num_samples} rows of features but {array.shape[0]} labels; pass one label a row"
-        )
-    if isinstance(array, torch.Tensor):
-        integers = array.dtype in _TORCH_INTS
-    else:
-        # numpy.asarray([]) is float64: an empty list of labels is no mistake of type.
-        integers = array.dtype.kind in "iu" or array.size == 0
-    if not integers:
-        raise TypeError(
-            f"labels must be integers in 0..K-1, got {array.dtype}; if they are whole numbers "
-            f"convert them on purpose: labels.astype(int), or labels.long() for a tensor"
-        )
-    if isinstance(array, torch.Tensor):
-        tensor = array.to(device=compute_device(array.device), dtype=torch.int64)
-    else:
-        tensor = torch.from_numpy(np.array(array, dtype=np.int64))
+    tensor = _check_integers(labels, "labels", num_samples, "in 0..K-1")
     if num_samples == 0:
         return tensor
     low, high = torch.stack([tensor.min(), tensor.max()]).tolist()
@@ -319,11 +325,16 @@ class Snapshot:
         When it was taken, in the unit the producer counts (updates, epochs, environment steps).
     tags : mapping of str to str, int or float, optional
         What else a stored row should carry (environment, algorithm, seed, ...).
+    episodes : (N,) integer array or tensor, optional
+        Which episode each state was visited in, any numbers. States of one episode resemble each
+        other: intervals are then those of other episodes. Without them every state is taken for
+        independent of the rest.
 
     Raises
     ------
     TypeError
-        For numbers or labels of the wrong type, a step that is no integer, a tag of another type.
+        For numbers, labels or episodes of the wrong type, a step that is no integer, a tag of
+        another type.
     ValueError
         For shapes that disagree, labels outside 0..K − 1, no sample at all, NaN or infinity
         anywhere, a bias without a head, a negative step, a tag named like a field of this class.
@@ -341,6 +352,7 @@ class Snapshot:
     num_classes: int = field(kw_only=True)
     step: int = field(kw_only=True)
     tags: Mapping[str, str | int | float] = field(default_factory=dict, kw_only=True)
+    episodes: Array | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         num_classes = check_num_classes(self.num_classes)
@@ -356,6 +368,8 @@ class Snapshot:
             if self.head is None:
                 raise ValueError(BIAS_ALONE)
             check_bias(self.bias, num_classes)
+        if self.episodes is not None:
+            _check_integers(self.episodes, "episodes", rows.num_samples)
         rows.require_finite()
         try:
             step = operator.index(self.step)
@@ -366,6 +380,8 @@ class Snapshot:
         settle = object.__setattr__  # the dataclass is frozen
         settle(self, "features", rows.array)
         settle(self, "labels", _as_array(self.labels, "labels"))
+        episodes = None if self.episodes is None else _as_array(self.episodes, "episodes")
+        settle(self, "episodes", episodes)
         settle(self, "head", None if self.head is None else _as_array(self.head, "head"))
         settle(self, "bias", None if self.bias is None else _as_array(self.bias, "bias"))
         settle(self, "num_classes", num_classes)

@@ -190,7 +190,8 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot | None]:
 
     Returns
     -------
-    One snapshot a member, labelled by greedy actions, with ``step`` the epoch and the tags
+    One snapshot a member, labelled by greedy actions, with ``step`` the epoch, the games that the
+    states are from as ``episodes`` (runs of earlier versions did not keep them) and the tags
     ``head_kind`` and ``seed``; None for a member that had diverged, whose features or logits are
     not finite.
 
@@ -217,13 +218,15 @@ def read_snapshots(path: Path, epoch: int) -> list[Snapshot | None]:
                 num_classes=len(head),
                 step=epoch,
                 tags={"head_kind": kind, "seed": seed},
+                episodes=episodes,
             )
             if features.isfinite().all() and logits.isfinite().all()
             else None
-            for member, (features, logits, head, kind, seed) in enumerate(
+            for member, (features, logits, episodes, head, kind, seed) in enumerate(
                 zip(
                     stored["features"],
                     stored["logits"],
+                    stored.get("episodes", [None] * len(stored["features"])),
                     stored["head"],
                     stored["heads"],
                     stored["seeds"],

@@ -6,7 +6,7 @@ gives in a run folder::
     OUT/train-ppo-Pong-etf-1a2b3c4d/
         config.json               what was trained
         rows/epochs.parquet       one row a member and epoch (`analysis.epoch_rows`)
-        snapshots/epoch-00010.pt  features, logits, head: a sample of the evaluation's states
+        snapshots/epoch-00010.pt  features, logits, episodes, head: states of the evaluation
         policy.pt                 the weights after the last epoch
         tensorboard/              the same numbers while the run goes on (optional)
         checkpoints/              of an unfinished run
@@ -219,8 +219,9 @@ def _measure(
                 "epoch": trainer.epoch,
                 "seeds": [seed for _, seed in config.members],
                 "heads": [own.kind for own, _ in config.members],
-                "features": [features for features, _ in samples],
-                "logits": [logits for _, logits in samples],
+                "features": [states.features for states in samples],
+                "logits": [states.logits for states in samples],
+                "episodes": [states.episodes for states in samples],
                 "head": head.cpu(),
                 "bias": None if bias is None else bias.detach().cpu(),
             },

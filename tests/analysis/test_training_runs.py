@@ -169,6 +169,7 @@ def test_measured_states_give_the_metrics_of_all_of_them() -> None:
     for _ in range(900):
         features = torch.from_numpy(rng.standard_normal((1, 10, 4)))
         counts = rng.random((1, 10)) < 0.7
+        features[0, :, 3] = torch.arange(10)
         measurer(features, features @ head.mT, counts)
         kept.append(features[0][torch.from_numpy(counts[0])])
     measurer.flush()
@@ -181,9 +182,10 @@ def test_measured_states_give_the_metrics_of_all_of_them() -> None:
     assert found["num_samples"] == len(states)
     entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
     assert measurer.entropy_sum[0] / measurer.count[0] == pytest.approx(float(entropies.mean()))
-    sampled, of_sample = measurer.sample(0)
+    sampled, of_sample, games = measurer.sample(0)
     assert len(sampled) == 7
     torch.testing.assert_close(of_sample, sampled @ head[0].T)
+    assert games.tolist() == sampled[:, 3].tolist(), "the last feature says which column it was"
 
 
 def test_the_kept_states_are_a_uniform_sample_in_order_of_time() -> None:
