@@ -36,24 +36,28 @@ class Interval(NamedTuple):
     upper: float
 
 
-def degrees_of_freedom(variances: Float, counts: ArrayLike) -> Float:
-    """Satterthwaite's degrees of freedom of a sum of estimated variances.
+def degrees_of_freedom(variances: Float, counts: ArrayLike, *, common: bool = False) -> Float:
+    """Degrees of freedom of a sum of estimated variances.
 
     Parameters
     ----------
     variances : (K, ...) array
-        What each of K independent samples contributes.
+        What each of K samples contributes.
     counts : (K,) array
         Sizes of the samples, at least 2.
+    common
+        Whether the samples are of the same units, which vary in all of them at once: together they
+        then tell no more than one of them does.
 
     Returns
     -------
-    (...) array, (Σ v_k)² / Σ v_k² / (n_k − 1); infinite where nothing varies.
+    (...) array, Satterthwaite's (Σ v_k)² / Σ v_k² / (n_k − 1) of independent samples, and
+    Σ v_k / Σ v_k / (n_k − 1) of common ones; infinite where nothing varies.
     """
     free = np.asarray(counts, dtype=np.float64).reshape(-1, *[1] * (variances.ndim - 1)) - 1.0
     total = variances.sum(axis=0)
     shares = np.divide(variances, total, out=np.zeros_like(variances), where=total > 0)
-    lost = (shares**2 / free).sum(axis=0)
+    lost = ((shares if common else shares**2) / free).sum(axis=0)
     found: Float = np.divide(1.0, lost, out=np.full_like(lost, math.inf), where=lost > 0)
     return found
 

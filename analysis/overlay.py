@@ -98,22 +98,14 @@ Montiel Olea, Plagborg-Møller, "Simultaneous confidence bands", J. Appl. Econom
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.bands import (
-    ROUNDING,
-    Interval,
-    basic_interval,
-    degrees_of_freedom,
-    error_interval,
-    simultaneous_band,
-    student_ratio,
-)
+from analysis.bands import ROUNDING, Interval, simultaneous_band
 from analysis.overlay_grams import (
     GRAMS,
     angle_noise,
@@ -133,14 +125,13 @@ from analysis.overlay_model import (
     interpolated,
     require_dimension,
 )
+from analysis.overlay_resamples import Resamples, draw
 from analysis.snapshot import Snapshot
 
-# States of an action below which intervals of a known optimum miss it too often.
+# States of an action, or episodes, below which intervals of a known optimum miss it too often.
 _FEWEST = 8
 # Noise of a class mean, in squared length, above which its direction is not known well enough.
 _BLURRED = 0.1
-# Resamples of each class alone, for its part in a variance: 40 tell it to within a quarter.
-_ALONE = 40
 
 __all__ = [
     "GRAMS",
@@ -201,6 +192,8 @@ class Overlay:
     """(K',) Σ ω of each of them."""
     counts: NDArray[np.int64]
     """(K',) states of each of them."""
+    episodes: NDArray[np.int64] | None
+    """(K',) episodes in which each of them occurs; None where states were resampled."""
     feature_energy: float
     energy_source: Literal["means", "states", "given"]
     """Where `feature_energy` is from: class means, states, or the caller."""
@@ -303,8 +296,8 @@ def overlay(
         )
     require_dimension(measured, head, cone)
     model = Model(measured, head, cone)
-    point = Statistics.of(measured, [np.ones(n) for n in measured.counts])
-    resampled = Statistics.of(measured, _draws(measured.counts, bootstrap, rng))
+    point = Statistics.of(measured, measured.weights)
+    resampled = Statistics.of(measured, draw(measured, bootstrap, rng))
 
     exact = model.predict(float(point.energy[0, 0]))
     again = interpolated(model.predict, resampled.energy[:, 0])
@@ -314,7 +307,7 @@ def overlay(
         measured_grams(point, measured),
         scaled_grams(exact, point.energy, measured),
     )
-    resamples = _Resamples(bootstrap, measured.counts, level)
+    resamples = Resamples(measured, bootstrap, level)
     comparisons = _compare(
         observed,
         predicted,
@@ -361,14 +354,14 @@ def overlay(
     if len(blurred):
         reasons["angle intervals"] = (
             f"the class means of actions {blurred.tolist()} are hardly longer than their noise: "
-            f"more states are needed to tell their directions"
+            f"more {measured.unit}s are needed to tell their directions"
         )
         comparisons |= {
             name: _without_angles(comparisons[name]) for name in ("features", "centred", "cross")
         }
-    few = measured.counts < _FEWEST
+    few = measured.units < _FEWEST
     if few.any():
-        reasons["intervals"] = _too_few(measured.present[few], measured.counts[few])
+        reasons["intervals"] = _too_few(measured.present[few], measured.units[few], measured.unit)
         comparisons = {name: _without_band(found) for name, found in comparisons.items()}
         terms = {name: _without_interval(term) for name, term in terms.items()}
         gap = _without_interval(gap)
@@ -385,6 +378,7 @@ def overlay(
         present=measured.present,
         shares=measured.shares,
         counts=measured.counts,
+        episodes=None if measured.episodes is None else measured.units,
         feature_energy=float(point.energy[0, 0]),
         energy_source=feature_energy if isinstance(feature_energy, str) else "given",
         head_energy=measured.head_energy,
@@ -408,8 +402,8 @@ def _check_options(rng: np.random.Generator, cone: Cone, bootstrap: int, level: 
         raise ValueError(f"level must lie between 0 and 1, got {level!r}")
 
 
-def _too_few(actions: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
-    most = f"{counts.max()} state{'s' if counts.max() > 1 else ''}"
+def _too_few(actions: NDArray[np.int64], counts: NDArray[np.int64], unit: str) -> str:
+    most = f"{counts.max()} {unit}{'s' if counts.max() > 1 else ''}"
     each = most if counts.min() == counts.max() else f"{counts.min()} to {most}"
     return (
         f"actions {actions.tolist()} have {each} each: resampling needs {_FEWEST} or more to tell "
@@ -431,70 +425,12 @@ def _inside_note(
     )
 
 
-def _draws(
-    counts: NDArray[np.int64], bootstrap: int, rng: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """How often each state occurs in resamples, (bootstrap + K'·_ALONE, n_k) for each class k.
-
-    All classes vary in the first ones. In the others one class varies and the rest stay as they
-    are, _ALONE times for each class in turn.
-    """
-    drawn = []
-    for k, n in enumerate(counts):
-        even = np.full(n, 1.0 / n)
-        alone = np.ones((len(counts), _ALONE, n), dtype=np.int64)
-        alone[k] = rng.multinomial(n, even, _ALONE)
-        drawn.append(np.concatenate([rng.multinomial(n, even, bootstrap), alone.reshape(-1, n)]))
-    return drawn
-
-
-@dataclass(frozen=True, eq=False)
-class _Resamples:
-    """Intervals from values of the resamples that `_draws` makes, in its order."""
-
-    bootstrap: int
-    counts: NDArray[np.int64]
-    level: float
-
-    def together(self, values: Float) -> Float:
-        """Those in which all classes vary."""
-        return values[: self.bootstrap]
-
-    def freedom(self, values: Float) -> Float:
-        """Degrees of freedom behind a quantity, from what each class contributes to its variance.
-
-        inf where only one state a class leaves no variation, and so no interval either.
-        """
-        alone = values[self.bootstrap :].reshape(len(self.counts), _ALONE, *values.shape[1:])
-        return degrees_of_freedom(alone.var(axis=1), np.maximum(self.counts, 2))
-
-    def basic(self, value: float, values: Float) -> Interval:
-        freedom = float(self.freedom(values))
-        return basic_interval(value, self.together(values), self.level, freedom)
-
-    def errors(
-        self, values: Float, noise: Float, summaries: Sequence[Callable[..., Float]]
-    ) -> list[Interval]:
-        """Intervals of seminorms of some differences, (n,) measured, (B, n) noise in resamples."""
-        defined = ~np.isnan(values)
-        if not defined.any():
-            return [Interval(math.nan, math.nan, math.nan)] * len(summaries)
-        noise = noise[:, defined] * student_ratio(self.freedom(noise[:, defined]), self.level)
-        sizes = np.abs(self.together(noise))
-        return [
-            error_interval(
-                float(summary(np.abs(values[defined]))), summary(sizes, axis=1), self.level
-            )
-            for summary in summaries
-        ]
-
-
 def _compare(
     observed: dict[str, Float],
     predicted: dict[str, Float],
     observed_again: dict[str, Float],
     predicted_again: dict[str, Float],
-    resamples: _Resamples,
+    resamples: Resamples,
 ) -> dict[str, Comparison]:
     """Set Gram matrices of the sample (1, ., .) and of its resamples (B, ., .) side by side."""
     difference = {name: (observed[name] - predicted[name])[0] for name in GRAMS}

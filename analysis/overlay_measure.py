@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,11 +26,13 @@ class Measured:
 
     features: list[Float]  # (n_k, d)
     weights: list[Float]  # (n_k,), each class sums to 1
+    episodes: list[NDArray[np.int64]] | None  # (n_k,), 0 ... G - 1
     losses: list[Float]  # (n_k,)
     head: Float  # (J, d): K rows for a fixed head, K' for a learned one
     own_rows: NDArray[np.int64]  # (K',) row of `head` of each action present
     present: NDArray[np.int64]
     counts: NDArray[np.int64]
+    units: NDArray[np.int64]  # (K',) episodes of each class, or its states
     shares: Float
     feature_energy: Energy
     head_energy: float
@@ -39,6 +41,11 @@ class Measured:
     whole_counts: Float
     notes: tuple[str, ...]
     reasons: dict[str, str]
+
+    @property
+    def unit(self) -> str:
+        """What is resampled."""
+        return "state" if self.episodes is None else "episode"
 
     @classmethod
     def of(
@@ -72,6 +79,10 @@ class Measured:
         if snapshot.bias is not None and np.ptp(as_array(snapshot.bias)) > 0:
             notes.append("the policy's bias is no part of the model and left out of its losses")
         by_class = [own == k for k in range(len(present))]
+        of_class = None
+        if snapshot.episodes is not None:
+            games = np.unique(as_array(snapshot.episodes), return_inverse=True)[1]
+            of_class = [games[of] for of in by_class]
         mass = np.array([omega[of].sum() for of in by_class])
         shares = mass / mass.sum()
         # The learned model takes whole numbers, of which only ratios matter.
@@ -81,11 +92,13 @@ class Measured:
         return cls(
             features=[features[of] for of in by_class],
             weights=[omega[of] / omega[of].sum() for of in by_class],
+            episodes=of_class,
             losses=[losses[of] for of in by_class],
             head=rows,
             own_rows=own_rows,
             present=present,
             counts=counts,
+            units=counts if of_class is None else np.array([len(np.unique(g)) for g in of_class]),
             shares=shares,
             feature_energy=energy,
             head_energy=float((rows**2).sum(axis=1).mean()),
@@ -135,16 +148,12 @@ class Statistics:
     mean_loss: Float  # (B,) of the class means
 
     @classmethod
-    def of(cls, measured: Measured, drawn: Sequence[NDArray[Any]]) -> Statistics:
-        """Statistics of samples in which each state occurs `drawn` times, (n_k,) or (B, n_k)."""
+    def of(cls, measured: Measured, shares: Sequence[Float]) -> Statistics:
+        """Statistics of samples, states having these shares of their class: (n_k,) or (B, n_k)."""
         means, squares, losses = [], [], []
-        groups = zip(measured.features, measured.weights, measured.losses, drawn, strict=True)
-        for features, weights, loss, count in groups:
-            n = len(weights)
-            share = np.atleast_2d(count) * weights
-            share /= share.sum(axis=1, keepdims=True)
-            # Rao & Wu: resampled means of n states vary (n - 1)/n as much as means do.
-            share = weights + math.sqrt(n / max(n - 1, 1)) * (share - weights)
+        groups = zip(measured.features, measured.losses, shares, strict=True)
+        for features, loss, share in groups:
+            share = np.atleast_2d(share)
             means.append(share @ features)
             squares.append(share @ (features**2).sum(axis=1))
             losses.append(share @ loss)
