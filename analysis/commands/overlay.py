@@ -18,6 +18,7 @@ from analysis.commands.console import BEGINS_ANEW, UsageError, progress_bars, sa
 from analysis.exhibits import FigureWords, read_rows, store_figure
 from analysis.figures.overlay import figure_overlay
 from analysis.figures.style import encode
+from analysis.labelling import as_array
 from analysis.overlay import Interval, overlay
 from analysis.overlay import Overlay as Found
 from analysis.overlay_measure import Cone, Head
@@ -31,7 +32,10 @@ SOURCES = (
     "lpm",
     *(
         f"analysis/{name}.py"
-        for name in ("bands", "overlay", "overlay_grams", "overlay_measure", "overlay_model")
+        for name in (
+            *("bands", "overlay", "overlay_grams", "overlay_measure", "overlay_model"),
+            "overlay_resamples",
+        )
     ),
 )
 """What an overlay is computed by."""
@@ -106,6 +110,7 @@ class Overlay:
                     "seed": member.seed,
                     "epoch": source.epoch,
                     "states": 0 if member.snapshot is None else member.snapshot.num_samples,
+                    "episodes": _games(member.snapshot),
                     "model": model,
                     "cone": member.cone,
                     "figure": "",
@@ -158,13 +163,17 @@ class Overlay:
     def _draw(self, folder: RunFolder, source: "_Source", member: "_Member", found: Found) -> str:
         name = f"{folder.path.name}-{member.name}"
         steps = "" if source.steps is None else f", {source.steps:,} agent steps"
+        games = _games(member.snapshot)
+        units = "the states, where every action has enough of them"
+        if games:
+            units = f"the {games} games of the states, where every action is in enough of them"
         caption = (
             f"{source.caption}; {member.label}, epoch {source.epoch}{steps}: "
             f"{found.counts.sum()} states, labelled by {source.labels}. Layer-peeled "
             f"model for the measured class shares and energies, {found.head} head. Angles and "
             f"norms: mean absolute error, with {100 * found.level:g} % intervals from "
-            f"{self.bootstrap} resamples of the states where every action has enough of them"
-            f"{source.caveat}."
+            f"{self.bootstrap} resamples of {units}"
+            f"{'' if games else source.caveat}."
         )
         figure = figure_overlay(found, caption, source.actions)
         pictures = {kind: encode(figure, kind) for kind in ("png", "pdf")}
@@ -205,7 +214,7 @@ class _Source:
     """Of a member's training up to the epoch; None where they are not counted."""
     actions: Sequence[str] | None
     caveat: str
-    """What its intervals leave out."""
+    """What intervals leave out where it is not known which games the states are from."""
     members: Sequence[_Member]
     digest: str
 
@@ -324,6 +333,13 @@ def _read_view(path: Path, config: dict[str, Any], epoch: int | None) -> _Source
         members=members,
         digest=_digest([path / "config.json", *files.values()]),
     )
+
+
+def _games(snapshot: Snapshot | None) -> int:
+    """How many episodes a snapshot's states are from, 0 where it does not say."""
+    if snapshot is None or snapshot.episodes is None:
+        return 0
+    return len(np.unique(as_array(snapshot.episodes)))
 
 
 def _cone(feature: str) -> Cone:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
 import lpm
@@ -14,6 +15,8 @@ from agents import TabularTrainer
 from analysis.cliff import arms
 from analysis.figures.overlay import figure_overlay
 from analysis.overlay import GRAMS, TERMS, Interval, Overlay, across, overlay
+from analysis.overlay_measure import Measured
+from analysis.overlay_resamples import draw
 from analysis.snapshot import Snapshot
 from lpm.free_head_rectified import solve_free_head_rectified
 
@@ -183,6 +186,115 @@ def test_intervals_of_few_states_hold_at_the_stated_rate(states, turn, stretch) 
     # If the rate is 91 %, chance alone fails this with a probability below 0.1 %.
     found = hits(states, 300, turn=turn, stretch=stretch)
     assert min(found.values()) >= 0.85 * 300, found
+
+
+# ------------------------------------------------------------------ episodes
+
+
+def games_about_the_optimum(games: int, rng, *, shared_by: str, equal: bool) -> Snapshot:
+    """About 200 states a game about a fixed ETF's optimum, half of the noise shared in a game."""
+    lengths = np.full(games, 200)
+    if not equal:
+        lengths = np.maximum(20, rng.exponential(200, games).astype(int))
+    episodes = np.repeat(np.arange(games), lengths)
+    labels = rng.integers(4, size=len(episodes))
+    head = lpm.simplex_etf(4, 8, HEAD_ENERGY, rng)
+    by_action = rng.standard_normal((games, 4, 8))
+    by_game = np.broadcast_to(rng.standard_normal((games, 1, 8)), by_action.shape)
+    shared = {"action": by_action, "game": by_game}[shared_by][episodes, labels]
+    noise = 0.3 * np.sqrt(0.5) * (shared + rng.standard_normal(shared.shape))
+    features = head[labels] * np.sqrt(ENERGY / HEAD_ENERGY) + noise
+    kept = np.sort(rng.permutation(len(labels))[:2000])
+    return Snapshot(
+        features[kept], labels[kept], head, num_classes=4, step=0, episodes=episodes[kept]
+    )
+
+
+def episode_hits(games: int, repetitions: int, **options) -> Counter[str]:
+    count: Counter[str] = Counter()
+    for seed in range(repetitions):
+        rng = np.random.default_rng([17, games, seed])
+        snapshot = games_about_the_optimum(games, rng, **options)
+        found = overlay(snapshot, rng=rng, bootstrap=200)
+        count["band"] += found.covered
+        for name, interval in intervals(found).items():
+            count[name] += interval.lower <= 1e-5
+        without = dataclasses.replace(snapshot, episodes=None)
+        count["taken as independent"] += overlay(without, rng=rng, bootstrap=200).covered
+    return count
+
+
+def test_games_are_what_varies() -> None:
+    found = episode_hits(10, 20, shared_by="action", equal=True)
+    assert found.pop("taken as independent") <= 2
+    assert len(found) == 5
+    assert min(found.values()) >= 14, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("shared_by", ["action", "game"])
+@pytest.mark.parametrize("games", [8, 10, 20, 50])
+def test_intervals_of_games_hold_at_the_stated_rate(games, shared_by, equal) -> None:
+    # If the rate is 91 %, chance alone fails this with a probability below 0.5 %.
+    found = episode_hits(games, 100, shared_by=shared_by, equal=equal)
+    independent = found.pop("taken as independent")
+    assert games > 20 or independent <= 20
+    assert min(found.values()) >= 82, found
+
+
+@pytest.mark.parametrize("lengths", [(1,) * 6, (3,) * 6])
+def test_resampled_means_vary_as_means_of_episodes_do(lengths) -> None:
+    """Of m episodes of equal length, s²/m with s² the variance of their means (m − 1 below)."""
+    rng = np.random.default_rng(0)
+    episodes = np.repeat(np.arange(6) * 7 - 3, lengths)
+    features = rng.standard_normal((len(episodes), 3))
+    snapshot = Snapshot(
+        np.concatenate([features, features + 5.0]),
+        np.repeat([0, 1], len(episodes)),
+        np.eye(3)[:2],
+        num_classes=2,
+        step=0,
+        episodes=np.concatenate([episodes, episodes]),
+    )
+    measured = Measured.of(snapshot, "fixed", None, "means")
+    first, second = draw(measured, 40_000, rng)
+    means = first[:40_000] @ features
+    of_episodes = np.stack([features[episodes == e].mean(axis=0) for e in np.unique(episodes)])
+    np.testing.assert_allclose(means.var(axis=0), of_episodes.var(axis=0, ddof=1) / 6, rtol=0.03)
+    np.testing.assert_array_equal(first[:40_000], second[:40_000])
+    np.testing.assert_allclose(first.sum(axis=1), 1.0)
+    # After those come the resamples in which the first action alone varies, then the second.
+    np.testing.assert_allclose(first[-40:], measured.weights[0] + np.zeros((40, 1)))
+    assert (second[-40:].std(axis=0) > 0).all()
+
+
+def test_names_of_episodes_do_not_matter() -> None:
+    snapshot = games_about_the_optimum(9, np.random.default_rng(0), shared_by="game", equal=False)
+    renamed = dataclasses.replace(snapshot, episodes=torch.from_numpy(snapshot.episodes * 10 - 7))
+    first, second = (
+        overlay(one, rng=np.random.default_rng(1), bootstrap=20) for one in (snapshot, renamed)
+    )
+    assert first.episodes.tolist() == second.episodes.tolist() == [9] * 4
+    np.testing.assert_array_equal(
+        first.comparisons["cross"].lower, second.comparisons["cross"].lower
+    )
+    without = overlay(dataclasses.replace(snapshot, episodes=None), rng=np.random.default_rng(1))
+    assert without.episodes is None
+    assert without.gap.value == first.gap.value
+
+
+def test_an_action_of_few_episodes_leaves_no_interval() -> None:
+    snapshot = games_about_the_optimum(10, np.random.default_rng(0), shared_by="game", equal=True)
+    kept = (snapshot.labels != 2) | (snapshot.episodes < 7)
+    few = dataclasses.replace(
+        snapshot,
+        **{name: getattr(snapshot, name)[kept] for name in ("features", "labels", "episodes")},
+    )
+    found = overlay(few, rng=np.random.default_rng(1), bootstrap=20)
+    assert found.reasons["intervals"].startswith("actions [2] have 7 episodes each: resampling")
+    assert math.isnan(found.gap.lower)
+    assert found.counts[2] > 100
 
 
 @pytest.mark.parametrize("fewest", [1, 2, 7])

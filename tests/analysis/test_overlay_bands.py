@@ -24,6 +24,15 @@ def test_satterthwaite() -> None:
     np.testing.assert_allclose(many, [14, math.inf])
 
 
+def test_samples_of_the_same_units_tell_no_more_than_one_of_them() -> None:
+    """A sum of two means over the same 8 games is the mean of 8 sums."""
+    assert degrees_of_freedom(np.array([2.0, 2.0]), [8, 8], common=True) == pytest.approx(7)
+    found = degrees_of_freedom(np.array([1.0, 3.0]), [5, 11], common=True)
+    assert found == pytest.approx(1 / (0.25 / 4 + 0.75 / 10))
+    many = degrees_of_freedom(np.array([[2.0, 0.0], [2.0, 0.0]]), [8, 8], common=True)
+    np.testing.assert_allclose(many, [7, math.inf])
+
+
 def test_one_entry_has_the_interval_of_student() -> None:
     draws = np.random.default_rng(0).standard_normal((20_000, 1))
     lower, upper = simultaneous_band({"a": np.zeros(1)}, {"a": draws}, 0.95, {"a": 7})

@@ -63,6 +63,7 @@ def test_every_member_of_the_last_epoch_has_a_row(trained: RunFolder, tmp_path: 
     assert list(rows["model"]) == ["learned", "learned", "fixed", "fixed"]
     assert set(rows["cone"]) == {"nonnegative"}
     assert set(rows["epoch"]) == {2}
+    assert set(rows["episodes"]) == {4}
     done = rows[rows["gap"].notna()]
     for row in done.to_dict("records"):
         snapshot = read_snapshots(trained.path, 2)[row["member"]]
@@ -110,7 +111,9 @@ def test_captions_say_setting_and_steps(trained: RunFolder, tmp_path: Path) -> N
         assert words
         assert words.caption.startswith("IdealCliffWalking-v0: PPO, MLP on states, states of the")
         assert f"head, seed 0, epoch 2, {steps} agent steps: " in words.caption
-        assert words.caption.endswith(" of them, not of the 4 games that they are from.")
+        assert words.caption.endswith(
+            " of the 4 games of the states, where every action is in enough of them."
+        )
     # A run that goes on has snapshots, and not yet its rows.
     going = tmp_path / "going" / trained.path.name
     shutil.copytree(trained.path, going, ignore=shutil.ignore_patterns("rows"))
@@ -119,7 +122,24 @@ def test_captions_say_setting_and_steps(trained: RunFolder, tmp_path: Path) -> N
     assert all("epoch 2: " in str(figure.words) for figure in read_figures(folder))
 
 
-def test_atari_is_measured_in_a_convention(trained: RunFolder, tmp_path: Path) -> None:
+def test_without_games_the_states_are_resampled_and_the_caption_says_so(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    """As in runs of earlier versions, whose snapshots did not keep them."""
+    path = tmp_path / trained.path.name
+    shutil.copytree(trained.path, path)
+    kept = load_tensors(path / "snapshots" / "epoch-00002.pt", "")
+    del kept["episodes"]
+    run_folder(CONFIG, tmp_path).save_tensors("snapshots/epoch-00002.pt", kept)
+    assert run(tmp_path / "out", path) == 0
+    folder, rows = stored(tmp_path / "out")
+    assert set(rows["episodes"]) == {0}
+    for words in (figure.words for figure in read_figures(folder)):
+        assert words
+        assert words.caption.endswith(" enough of them, not of the 4 games that they are from.")
+
+
+def test_titles_say_convention_and_matched_entropy(trained: RunFolder, tmp_path: Path) -> None:
     path = tmp_path / trained.path.name
     shutil.copytree(trained.path, path)
     config = json.loads((path / "config.json").read_text())
@@ -127,14 +147,16 @@ def test_atari_is_measured_in_a_convention(trained: RunFolder, tmp_path: Path) -
         "env": {"id": "Breakout", "observations": "image", "convention": "v5"},
         "network": "cnn",
         "hidden": [512],
+        "match_entropy": 0.9,
     }
     (path / "config.json").write_text(json.dumps(config))
     assert run(tmp_path / "out", path) == 0
     folder, _ = stored(tmp_path / "out")
     for words in (figure.words for figure in read_figures(folder)):
         assert words
-        assert words.title.startswith("Peeled model over Breakout: PPO, CNN on images, v5, ")
-        assert words.caption.startswith("Breakout: PPO, CNN on images, v5, states of the")
+        setting = "Breakout: PPO, CNN on images, v5, initial entropy 0.9 log K, "
+        assert words.title.startswith(f"Peeled model over {setting}")
+        assert words.caption.startswith(f"{setting}states of the")
 
 
 def test_again_reads_what_is_there_and_draws_what_is_gone(

@@ -37,6 +37,23 @@ def test_keeps_arrays_without_copying_and_counts_absent_actions() -> None:
     assert shot.counts.dtype == np.int64
 
 
+def test_episodes_are_kept_and_checked() -> None:
+    assert snapshot().episodes is None
+    episodes = np.array([-3, 5, 5, 9])
+    assert snapshot(episodes=episodes).episodes is episodes
+    assert isinstance(snapshot(episodes=[0, 0, 1, 1]).episodes, np.ndarray)
+    with pytest.raises(ValueError, match="4 rows of features but 3 episodes; pass one episode"):
+        snapshot(episodes=[0, 0, 1])
+    with pytest.raises(
+        TypeError, match=r"episodes must be integers, got float64; .*episodes\.long"
+    ):
+        snapshot(episodes=[0.0, 0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match=r"episodes must have shape \(N,\), got \(2, 2\); flatten"):
+        snapshot(episodes=[[0, 0], [1, 1]])
+    with pytest.raises(ValueError, match="'episodes' is the name of a snapshot's own field"):
+        snapshot(tags={"episodes": 1})
+
+
 def test_takes_tensors_lists_and_numpy_integers() -> None:
     features = torch.ones(2, 3, requires_grad=True)
     shot = Snapshot(features, [1, 0], num_classes=np.int64(2), step=np.int32(3))

@@ -83,6 +83,9 @@ def test_snapshots_hold_what_the_head_saw(finished: storage.RunFolder) -> None:
     ):
         assert features.shape == (20, 64)
         torch.testing.assert_close(features @ head.T, logits)
+    for episodes in snapshot["episodes"]:
+        assert episodes.shape == (20,)
+        assert set(episodes.tolist()) <= set(range(CONFIG.eval_episodes))
 
 
 def test_snapshots_are_read_back_for_probing(finished: storage.RunFolder) -> None:
@@ -93,6 +96,7 @@ def test_snapshots_are_read_back_for_probing(finished: storage.RunFolder) -> Non
     ]
     rows = finished.read_rows("epochs")
     rows = rows[rows["epoch"] == 3]
+    assert all(len(snapshot.episodes) == snapshot.num_samples for snapshot in snapshots)
     for snapshot, expected in zip(snapshots, rows["head_max_angle"], strict=True):
         assert snapshot_metrics(snapshot).head_max_angle == pytest.approx(expected, abs=1e-6)
     with pytest.raises(RunFolderError, match=r"no snapshot of epoch 2 \(stored: 0, 3\).*set 'snap"):

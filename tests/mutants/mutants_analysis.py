@@ -4,6 +4,8 @@ from mutant import Mutant
 
 _METRICS = "tests/analysis/test_metrics.py::"
 _RETURN = "tests/analysis/test_return_optimum.py::"
+_OVERLAY = "tests/analysis/test_overlay.py::"
+_BANDS = "tests/analysis/test_overlay_bands.py::"
 _CLIFF = "tests/analysis/test_overlay_cliff.py::"
 
 ANALYSIS = (
@@ -174,5 +176,26 @@ ANALYSIS = (
         "np.full(count, 1.0 / count), resamples) / count**0.5",
         f"{_CLIFF}test_noise_matches_and_a_shared_shift_does_not",
         "pooled runs vary as if there were only a few",
+    ),
+    Mutant(
+        "analysis/overlay_resamples.py",
+        "math.sqrt((m + 1) / max(m - 1, 1))",
+        "1.0",
+        f"{_OVERLAY}test_resampled_means_vary_as_means_of_episodes_do",
+        "weights of few episodes vary less than their means do",
+    ),
+    Mutant(
+        "analysis/overlay_resamples.py",
+        "times = np.concatenate([together, alone.reshape(-1, games)])[:, own]",
+        "times = rng.standard_exponential((bootstrap + classes * _ALONE, len(own)))",
+        f"{_OVERLAY}test_games_are_what_varies",
+        "states of an episode vary by themselves",
+    ),
+    Mutant(
+        "analysis/bands.py",
+        "(shares if common else shares**2)",
+        "shares**2",
+        f"{_BANDS}test_samples_of_the_same_units_tell_no_more_than_one_of_them",
+        "actions of the same games count as samples of their own",
     ),
 )
