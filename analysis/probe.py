@@ -36,7 +36,7 @@ from analysis.capture import Activations, HookedPolicy, as_source
 from analysis.labelling import Labels, as_array, labeller
 from analysis.metrics import CollapseMetrics, CollapseResult
 from analysis.snapshot import Array, FeatureRows, Snapshot, check_bias, check_head, check_labels
-from analysis.visits import PLAYABLE, Playable, visited
+from analysis.visits import PLAYABLE, Playable, Visits, visited
 from gridworld import TabularMDP
 
 __all__ = ["Activations", "HookedPolicy", "ProbeResult", "effective_rank", "probe"]
@@ -109,7 +109,7 @@ class ProbeResult:
 
 def probe(
     policy: object,
-    observations: Array | Iterable[Array] | Playable,
+    observations: Array | Iterable[Array | Visits] | Playable,
     *,
     states: int | None = None,
     act_rng: np.random.Generator | None = None,
@@ -135,6 +135,7 @@ def probe(
         of a batch of observations that returns ``(features, logits)``.
     observations
         An (N, …) array or tensor, or an iterable of such batches, of which one is held at a time.
+        Batches may be :class:`analysis.visits.Visits`, so that the snapshot knows its episodes.
         Or an environment in which the policy itself acts, sampling from its logits: a
         `gymnasium.Env`, a `gymnasium.vector.VectorEnv` or an `agents.config.EnvConfig`. Episodes
         are whole but for the last ones, which are cut at the number of states; what counts as a
@@ -208,12 +209,12 @@ def probe(
         )
     state: _Pass | None = None
     keep = _Sample(snapshot_size, rng)
-    for start, batch in _batches(observations, batch_size):
+    for start, batch, episodes in _batches(observations, batch_size):
         seen = source(batch)
         if state is None:
             state = _Pass(seen, head, bias)
         y = state.add(seen, label(batch, seen.logits, start))
-        keep.add(seen.features, y)
+        keep.add(seen.features, y, episodes)
     if state is None:
         raise ValueError("no observations: probe needs at least one state")
     if kind == "given" and len(as_array(labels)) != state.metrics.num_samples:
@@ -224,7 +225,7 @@ def probe(
     if agreement:
         if state.head is None:
             raise ValueError("agreement=True needs a head; pass head= or leave agreement out")
-        for _, batch in _batches(observations, batch_size):
+        for _, batch, _ in _batches(observations, batch_size):
             state.metrics.update_agreement(source(batch).features, state.head, state.bias)
     return state.result(kind, keep, step, dict(tags or {}))
 
@@ -324,7 +325,7 @@ class _Pass:
             reasons |= dict.fromkeys(_HEAD_FIELDS, "no head was given")
         else:
             norms = torch.linalg.vector_norm(self.head, dim=1).numpy()
-        features, labels, rows = keep.taken()
+        features, labels, episodes, rows = keep.taken()
         snapshot = None
         if len(rows):
             snapshot = Snapshot(
@@ -335,6 +336,7 @@ class _Pass:
                 num_classes=num_classes,
                 step=step,
                 tags=tags,
+                episodes=episodes,
             )
         return ProbeResult(
             collapse=self.metrics.compute(self.head, self.bias),
@@ -386,8 +388,13 @@ class _Sample:
         self._rows = np.empty(0, dtype=np.int64)
         self._features: torch.Tensor | None = None
         self._labels = torch.empty(0, dtype=torch.int64)
+        self._episodes: NDArray[np.int64] | None = np.empty(0, dtype=np.int64)
 
-    def add(self, features: Array, labels: torch.Tensor) -> None:
+    def add(
+        self, features: Array, labels: torch.Tensor, episodes: NDArray[np.int64] | None
+    ) -> None:
+        if episodes is None:
+            self._episodes = None
         rows = np.arange(self._seen, self._seen + len(labels))
         keys = rows.astype(np.float64) if self._rng is None else self._rng.random(len(rows))
         self._seen += len(rows)
@@ -403,32 +410,39 @@ class _Sample:
         self._rows = np.concatenate([self._rows, rows[better]])[kept]
         self._features = torch.cat([old, new])[kept]
         self._labels = torch.cat([self._labels, labels.cpu()[better]])[kept]
+        if self._episodes is not None and episodes is not None:
+            self._episodes = np.concatenate([self._episodes, episodes[better]])[kept]
 
-    def taken(self) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.int64]]:
+    def taken(
+        self,
+    ) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.int64] | None, NDArray[np.int64]]:
         features = torch.empty(0, 1) if self._features is None else self._features
-        return features, self._labels, self._rows
+        return features, self._labels, self._episodes, self._rows
 
 
-def _batches(observations: Array | Iterable[Array], batch_size: int) -> Iterator[tuple[int, Array]]:
-    """Pieces of at most `batch_size` states, each with the position of its first."""
+def _batches(
+    observations: Array | Iterable[Array | Visits], batch_size: int
+) -> Iterator[tuple[int, Array, NDArray[np.int64] | None]]:
+    """Pieces of at most `batch_size` states: position of the first, observations, episodes."""
     whole = isinstance(observations, np.ndarray | torch.Tensor)
     if not whole and not isinstance(observations, Iterable):
         raise TypeError(
             f"observations must be an (N, …) array or tensor, an iterable of them, or an "
             f"environment of Gymnasium, got a {type(observations).__name__}"
         )
-    parts: Iterable[Array] = [observations] if whole else observations  # type: ignore[list-item]
+    parts: Iterable[Array | Visits] = [observations] if whole else observations  # type: ignore[list-item]
     start = 0
     for part in parts:
-        if not isinstance(part, np.ndarray | torch.Tensor) or part.ndim == 0:
+        seen, episodes = part if isinstance(part, Visits) else (part, None)
+        if not isinstance(seen, np.ndarray | torch.Tensor) or seen.ndim == 0:
             raise TypeError(
                 f"observations must be an (N, …) array or tensor or an iterable of them, got a "
-                f"{type(part).__name__} among the batches"
+                f"{type(seen).__name__} among the batches"
             )
-        for first in range(0, len(part), batch_size):
-            piece = part[first : first + batch_size]
-            yield start, piece
-            start += len(piece)
+        for first in range(0, len(seen), batch_size):
+            rows = slice(first, first + batch_size)
+            yield start, seen[rows], None if episodes is None else episodes[rows]
+            start += len(seen[rows])
 
 
 def _float64(values: Array) -> torch.Tensor:

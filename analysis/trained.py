@@ -281,6 +281,7 @@ def _probed(file: Path) -> Snapshot:
             num_classes=len(stored["head"]),
             step=stored["step"],
             tags=stored["tags"],
+            episodes=stored.get("episodes"),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(

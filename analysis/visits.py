@@ -1,7 +1,7 @@
 """States that a policy visits: observations to probe it on, drawn by acting."""
 
 from collections.abc import Generator, Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -14,15 +14,26 @@ from agents.config import EnvConfig
 from agents.envs import make_environments
 from analysis.capture import as_source
 
-__all__ = ["PLAYABLE", "Playable", "visited"]
+__all__ = ["PLAYABLE", "Playable", "Visits", "visited"]
 
 PLAYABLE = (EnvConfig, gymnasium.Env, VectorEnv)
 """What can be played, for `isinstance`."""
 
 Playable: TypeAlias = EnvConfig | gymnasium.Env | VectorEnv
 
-# Yields (n, …) observations to act on, takes the index of an action for each of them.
-_Play: TypeAlias = Generator[NDArray[np.generic], NDArray[np.int64], None]
+
+class Visits(NamedTuple):
+    """States in which a policy acted."""
+
+    observations: NDArray[np.generic]
+    """(n, …)"""
+    episodes: NDArray[np.int64]
+    """(n,) number of the episode that each is from, counted from 0 in the order in which they
+    began."""
+
+
+# Yields what to act on, takes the index of an action for each observation.
+_Play: TypeAlias = Generator[Visits, NDArray[np.int64], None]
 
 _BATCH = 256
 
@@ -36,7 +47,7 @@ def visited(
     member: int | None = None,
     num_envs: int = 8,
     greedy: bool = False,
-) -> Iterator[NDArray[np.generic]]:
+) -> Iterator[Visits]:
     """Act in an environment and yield what is seen, in batches and in bounded memory.
 
     Episodes are played whole, one after another, and only the last ones are cut, at the number of
@@ -65,7 +76,7 @@ def visited(
 
     Yields
     ------
-    (n, …) observations, about ``_BATCH`` at a time.
+    Observations and the episodes they are from, about ``_BATCH`` at a time.
 
     Raises
     ------
@@ -80,13 +91,14 @@ def visited(
     seed = int(rng.integers(2**31))
     num_actions, play = _start(env, num_envs, seed)
     try:
-        observations = next(play)
-        remaining, seen = states, list[NDArray[np.generic]]()
+        shown = next(play)
+        remaining, seen = states, list[Visits]()
         while True:
-            seen.append(observations[:remaining])
-            remaining -= len(seen[-1])
-            if remaining == 0 or sum(map(len, seen)) >= _BATCH:
-                yield np.concatenate(seen)
+            observations = shown.observations
+            seen.append(Visits(observations[:remaining], shown.episodes[:remaining]))
+            remaining -= len(seen[-1].episodes)
+            if remaining == 0 or sum(len(visits.episodes) for visits in seen) >= _BATCH:
+                yield Visits(*map(np.concatenate, zip(*seen, strict=True)))
                 seen.clear()
             if remaining == 0:
                 return
@@ -98,7 +110,7 @@ def visited(
                 )
             uniforms = torch.from_numpy(rng.random(len(observations), np.float32))
             actions = logits.argmax(-1) if greedy else sample_actions(logits, uniforms)
-            observations = play.send(actions.numpy())
+            shown = play.send(actions.numpy())
     finally:
         play.close()
 
@@ -109,11 +121,14 @@ def _start(env: Playable, num_envs: int, seed: int) -> tuple[int, _Play]:
         environments = make_environments(env, 1, num_envs, evaluation=True)
 
         def play() -> _Play:
+            episodes = np.arange(num_envs)
             try:
                 observations = environments.reset([seed])[0]
                 while True:
-                    actions = yield observations
-                    observations = environments.step(actions[None]).observations[0]
+                    actions = yield Visits(observations, episodes)
+                    step = environments.step(actions[None])
+                    observations = step.observations[0]
+                    episodes = _next(episodes, ~np.isnan(step.returns[0]))
             finally:
                 environments.close()
 
@@ -135,12 +150,14 @@ def _start(env: Playable, num_envs: int, seed: int) -> tuple[int, _Play]:
 def _single(env: gymnasium.Env, first_action: int, seed: int) -> _Play:
     """Play one environment."""
     observation, _ = env.reset(seed=seed)
+    episode = 0
     while True:
         # Copied: environments may write the next observation into the same array.
-        (action,) = yield np.array(observation)[None]
+        (action,) = yield Visits(np.array(observation)[None], np.array([episode]))
         observation, _, terminated, truncated, _ = env.step(first_action + int(action))
         if terminated or truncated:
             observation, _ = env.reset()
+            episode += 1
 
 
 def _vector(env: VectorEnv, first_action: int, seed: int) -> _Play:
@@ -152,14 +169,23 @@ def _vector(env: VectorEnv, first_action: int, seed: int) -> _Play:
         raise ValueError(f"autoreset_mode of {env} is {mode!r}, expected one of Gymnasium's")
     observations, _ = env.reset(seed=seed)
     over = np.zeros(env.num_envs, dtype=np.bool_)
+    episodes = np.arange(env.num_envs)
     while True:
         # In NEXT_STEP an ended environment shows the last observation of its episode and restarts
         # in the next step, whatever the action; in the other modes it shows a first one by now.
         dead = over if mode == "NEXT_STEP" else np.zeros_like(over)
         actions = np.full(env.num_envs, first_action)
         if not dead.all():
-            actions[~dead] += yield np.asarray(observations)[~dead]
+            actions[~dead] += yield Visits(np.asarray(observations)[~dead], episodes[~dead])
         observations, _, terminated, truncated, _ = env.step(actions)
         over = np.asarray(terminated) | np.asarray(truncated)
+        episodes = _next(episodes, over)
         if mode == "DISABLED" and over.any():
             observations, _ = env.reset(options={"reset_mask": over})
+
+
+def _next(episodes: NDArray[np.int64], over: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of the episodes that go on where some are over."""
+    begun = episodes.copy()
+    begun[over] = episodes.max() + 1 + np.arange(over.sum())
+    return begun

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +35,7 @@ from analysis.trained import (
     run_of,
     tensors_digest,
 )
-from analysis.visits import visited
+from analysis.visits import Visits, visited
 from gridworld import ideal_cliff_walking
 
 _VISITS = {"states": 10_000, "snapshot": 2000, "seed": 0}
@@ -138,10 +137,10 @@ class Probe:
             task = progress.add_task("states", total=states * config.population)
             for member, (head, own_seed) in enumerate(config.members):
 
-                def observations(member: int = member) -> Iterator[NDArray[np.generic]]:
+                def observations(member: int = member) -> Iterator[Visits]:
                     rng = np.random.default_rng([seed, member])
                     for batch in visited(policy, config.env, states, rng, member=member):
-                        progress.advance(task, len(batch))
+                        progress.advance(task, len(batch.episodes))
                         yield batch
 
                 tags = {"head_kind": head.kind, "seed": own_seed, "labelled": self.labels}
@@ -187,6 +186,7 @@ def _store(
                         "labels": torch.as_tensor(taken.labels),
                         "head": torch.as_tensor(taken.head),
                         "bias": None if taken.bias is None else torch.as_tensor(taken.bias),
+                        "episodes": torch.as_tensor(taken.episodes),
                         "step": taken.step,
                         "tags": dict(taken.tags),
                     },

@@ -214,7 +214,15 @@ def test_environments_are_probed_by_acting(vector) -> None:
     found = probe(policy, env(), states=500, act_rng=np.random.default_rng(3), snapshot_size=9)
     assert (found.num_states, found.labels) == (500, "greedy")
     seen = list(visited(policy, env(), 500, np.random.default_rng(3)))
-    assert numbers(found) == pytest.approx(numbers(probe(policy, seen)), rel=1e-12, nan_ok=True)
+    again = probe(policy, seen, batch_size=7, rng=np.random.default_rng(0), snapshot_size=60)
+    assert numbers(found) == pytest.approx(numbers(again), rel=1e-12, nan_ok=True)
+    episodes = np.concatenate([visits.episodes for visits in seen])
+    for kept in (found, again):
+        np.testing.assert_array_equal(kept.snapshot.episodes, episodes[kept.snapshot_rows])
+    plain = [visits.observations for visits in seen]
+    assert probe(policy, plain, snapshot_size=9).snapshot.episodes is None
+    mixed = [*seen[:1], *plain[1:]]
+    assert probe(policy, mixed, snapshot_size=400).snapshot.episodes is None
 
 
 def test_states_of_an_environment_have_optimal_labels() -> None:

@@ -81,6 +81,7 @@ def test_every_member_is_measured_on_states_that_it_visits(
     ]
     assert [snapshot.features.shape for snapshot in snapshots] == [(50, 64)] * 2
     assert [snapshot.step for snapshot in snapshots] == [64, 64]
+    assert all(len(set(snapshot.episodes.tolist())) > 8 for snapshot in snapshots)
     state = load_policy(trained.path)[1].head
     for member, snapshot in enumerate(snapshots):
         np.testing.assert_array_equal(snapshot.head, state.weight[member].detach().double())

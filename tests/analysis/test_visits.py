@@ -1,5 +1,7 @@
 """Visited states are those of the policy's own games."""
 
+from collections.abc import Iterable
+
 import gymnasium
 import numpy as np
 import pytest
@@ -8,16 +10,20 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.config import EnvConfig, HeadConfig, TrainConfig
 from agents.population import build_policy
-from analysis.visits import visited
+from analysis.visits import Visits, visited
 
 ENV = EnvConfig("CartPole-v1")
 POLICY = build_policy(TrainConfig(heads=(HeadConfig("etf"),), seeds=(0, 1)), (4,), 2, critic=False)
 
 
+def joined(batches: Iterable[Visits]) -> Visits:
+    return Visits(*map(np.concatenate, zip(*batches, strict=True)))
+
+
 def states(count: int, **options: object) -> np.ndarray:
     batches = list(visited(POLICY, ENV, count, np.random.default_rng(5), member=1, **options))
-    assert max(len(batch) for batch in batches) <= 256 + 8
-    return np.concatenate(batches)
+    assert max(len(batch.observations) for batch in batches) <= 256 + 8
+    return joined(batches).observations
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 300, 600])
@@ -45,9 +51,13 @@ def test_greedy_visits_replay_in_the_stock_environment() -> None:
 def test_an_environment_of_gymnasium_is_played_like_ours(greedy: bool) -> None:
     env = gymnasium.make("CartPole-v1")
     batches = visited(POLICY, env, 400, np.random.default_rng(5), member=1, greedy=greedy)
-    seen = np.concatenate(list(batches))
+    seen, episodes = joined(batches)
     assert seen.shape == (400, 4)
     np.testing.assert_array_equal(seen, states(400, num_envs=1, greedy=greedy))
+    rng = np.random.default_rng(5)
+    ours = joined(visited(POLICY, ENV, 400, rng, member=1, num_envs=1, greedy=greedy))
+    np.testing.assert_array_equal(ours.episodes, episodes)
+    assert len(np.unique(episodes)) > 3
 
 
 class Clock(gymnasium.Env):
@@ -82,8 +92,10 @@ def uniform(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_state_is_what_an_action_is_taken_in() -> None:
     batches = list(visited(uniform, Clock(3), 301, np.random.default_rng(0)))
-    assert [len(batch) for batch in batches] == [256, 45]
-    np.testing.assert_array_equal(np.concatenate(batches), expected(3, 301))
+    assert [len(batch.observations) for batch in batches] == [256, 45]
+    seen, episodes = joined(batches)
+    np.testing.assert_array_equal(seen, expected(3, 301))
+    np.testing.assert_array_equal(episodes, seen[:, 1])
 
 
 @pytest.mark.parametrize("copy", [False, True])
@@ -95,8 +107,17 @@ def test_restarts_of_vector_environments_are_no_states(
     env = SyncVectorEnv(
         [lambda length=length: Clock(length) for length in lengths], copy=copy, autoreset_mode=mode
     )
-    seen = np.concatenate(list(visited(uniform, env, 601, np.random.default_rng(0))))
+    seen, episodes = joined(visited(uniform, env, 601, np.random.default_rng(0)))
     assert seen.shape == (601, 3)
+    # Those that begin together are numbered in the order of their environments.
+    begun = np.unique(episodes, return_index=True)[1]
+    assert (np.diff(begun) > 0).all()
+    assert (seen[begun, 2] == 0).all()
+    assert len(begun) == (seen[:, 2] == 0).sum()
+    for episode in range(int(episodes.max()) + 1):
+        own = seen[episodes == episode]
+        assert len(np.unique(own[:, :2], axis=0)) == 1
+        np.testing.assert_array_equal(own[:, 2], np.arange(len(own)))
     for length in set(lengths):
         own = seen[seen[:, 0] == length]
         assert len(own) > 250
