@@ -56,8 +56,8 @@ runs with 8, 12 and 50 states an action (300 runs each); with 6 in 90 %, with 5 
 with 2 or 3 in about 70 %. Below 8 states, or episodes, there are no intervals, and
 :attr:`Overlay.reasons` says so. With half of the noise shared within a game, by the states of each
 action or by all, and 8, 10, 20 or 50 games of about 200 states, of equal or exponential lengths:
-91 to 98 % (200 runs each). There, taken as independent, states gave a band that held them in none
-to 3 of 60 runs with 8 to 20 games.
+91 to 98 % (200 runs each). Taken as independent, the same states gave bands that held all entries
+in at most 3 of 60 runs with up to 20 games, and in at most 12 with 50.
 
 *Errors.* An error of angles or norms is a mean or a maximum of absolute values, positive for noise
 alone. Its interval reaches as far as the same summary of the noise, and ends at 0: it contains the

@@ -17,8 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.bands import (
     Interval,
@@ -59,7 +61,7 @@ def _draw_states(measured: Measured, bootstrap: int, rng: np.random.Generator) -
 
 def _draw_episodes(
     measured: Measured,
-    episodes: Sequence[np.ndarray],
+    episodes: Sequence[NDArray[np.int64]],
     bootstrap: int,
     rng: np.random.Generator,
 ) -> list[Float]:
@@ -76,7 +78,7 @@ def _draw_episodes(
     return drawn
 
 
-def _shares(times: np.ndarray, weights: Float, enlarged: float) -> Float:
+def _shares(times: NDArray[Any], weights: Float, enlarged: float) -> Float:
     """Shares (B, n) of states that occur `times`, their deviations from `weights` enlarged."""
     share = times * weights
     share /= share.sum(axis=1, keepdims=True)
