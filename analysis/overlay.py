@@ -40,9 +40,11 @@ the actions; E_H is measured and the prediction made anew each time.
 
 *Episodes.* States of one game resemble each other. Where a snapshot says which episode each state
 is from, episodes are what varies: each gets a random weight (exponential, the Bayesian bootstrap)
-for all its states, of every action, and deviations are enlarged by √((m + 1)/(m − 1)) for the m
-episodes that have the action. Widths are those of Student's t with Kish's effective number of
-episodes, less one.
+for all its states, of every action, and deviations are enlarged by what few episodes lack in
+variance, √((m + 1)/(m − 1)) for m of equal weight. Widths are those of Student's t; of episodes
+with shares W_g of an action's states (Σ W²)² / Σ W⁴ count. Intervals are for other episodes *with
+these shares of the actions*: how shares differ between games is in none of them, which matters to
+the gap and its terms.
 
 *States.* Where it does not say, states are taken for independent and resampled within each action,
 deviations enlarged by √(n_k/(n_k − 1)) (Rao & Wu). A noise level known from n_k states has n_k − 1
@@ -132,11 +134,16 @@ from analysis.overlay_model import (
     interpolated,
     require_dimension,
 )
-from analysis.overlay_resamples import Resamples, draw
+from analysis.overlay_resamples import (
+    FEWEST,
+    FEWEST_EQUAL,
+    Resamples,
+    draw,
+    equal_units,
+    too_few,
+)
 from analysis.snapshot import Snapshot
 
-# States of an action, or episodes, below which intervals of a known optimum miss it too often.
-_FEWEST = 8
 # Noise of a class mean, in squared length, above which its direction is not known well enough.
 _BLURRED = 0.1
 
@@ -303,8 +310,8 @@ def overlay(
         )
     require_dimension(measured, head, cone)
     model = Model(measured, head, cone)
-    point = Statistics.of(measured, measured.weights)
-    resampled = Statistics.of(measured, draw(measured, bootstrap, rng))
+    point = Statistics.of_sample(measured)
+    resampled = Statistics.of(measured, draw(measured, bootstrap, rng), least=point.energy)
 
     exact = model.predict(float(point.energy[0, 0]))
     again = interpolated(model.predict, resampled.energy[:, 0])
@@ -366,9 +373,9 @@ def overlay(
         comparisons |= {
             name: _without_angles(comparisons[name]) for name in ("features", "centred", "cross")
         }
-    few = measured.units < _FEWEST
+    few = too_few(measured)
     if few.any():
-        reasons["intervals"] = _too_few(measured.present[few], measured.units[few], measured.unit)
+        reasons["intervals"] = _few_words(measured, few)
         comparisons = {name: _without_band(found) for name, found in comparisons.items()}
         terms = {name: _without_interval(term) for name, term in terms.items()}
         gap = _without_interval(gap)
@@ -409,12 +416,17 @@ def _check_options(rng: np.random.Generator, cone: Cone, bootstrap: int, level: 
         raise ValueError(f"level must lie between 0 and 1, got {level!r}")
 
 
-def _too_few(actions: NDArray[np.int64], counts: NDArray[np.int64], unit: str) -> str:
-    most = f"{counts.max()} {unit}{'s' if counts.max() > 1 else ''}"
+def _few_words(measured: Measured, few: NDArray[np.bool_]) -> str:
+    actions, counts = measured.present[few].tolist(), measured.units[few]
+    most = f"{counts.max()} {measured.unit}{'s' if counts.max() > 1 else ''}"
     each = most if counts.min() == counts.max() else f"{counts.min()} to {most}"
+    worth = needed = ""
+    if measured.episodes is not None:
+        worth = f", worth {equal_units(measured)[few].min():.1f} or more of equal length"
+        needed = f", worth {FEWEST_EQUAL:g},"
     return (
-        f"actions {actions.tolist()} have {each} each: resampling needs {_FEWEST} or more to tell "
-        f"how much a class mean varies; over training runs use across"
+        f"actions {actions} have {each} each{worth}: resampling needs {FEWEST} or more{needed} to "
+        f"tell how much a class mean varies; over training runs use across"
     )
 
 

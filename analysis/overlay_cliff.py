@@ -160,7 +160,7 @@ def _energies(snapshot: Snapshot) -> tuple[float, float]:
 def _grams(snapshot: Snapshot) -> dict[str, Float]:
     """Gram matrices by name as `analysis.overlay` defines them."""
     measured = Measured.of(snapshot, "fixed", None, "means")
-    found = Statistics.of(measured, measured.weights)
+    found = Statistics.of_sample(measured)
     return {name: gram[0] for name, gram in measured_grams(found, measured).items()}
 
 

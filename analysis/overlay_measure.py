@@ -148,8 +148,23 @@ class Statistics:
     mean_loss: Float  # (B,) of the class means
 
     @classmethod
-    def of(cls, measured: Measured, shares: Sequence[Float]) -> Statistics:
-        """Statistics of samples, states having these shares of their class: (n_k,) or (B, n_k)."""
+    def of_sample(cls, measured: Measured) -> Statistics:
+        """Statistics of the sample itself, (1, ...)."""
+        found = cls.of(measured, measured.weights, least=np.zeros(1))
+        if not found.energy[0, 0] > 0:
+            raise ValueError(
+                f"the measured E_H is {found.energy[0, 0]:g}: the class means are all 0, there is "
+                f"nothing to compare"
+            )
+        return found
+
+    @classmethod
+    def of(cls, measured: Measured, shares: Sequence[Float], *, least: Float) -> Statistics:
+        """Statistics of samples, states having these shares of their class: (n_k,) or (B, n_k).
+
+        Shares that are enlarged deviations may be negative, and so may then be an E_H of states
+        that nearly all is in one episode: a thousandth of `least` is the smallest.
+        """
         means, squares, losses = [], [], []
         groups = zip(measured.features, measured.losses, shares, strict=True)
         for features, loss, share in groups:
@@ -166,11 +181,7 @@ class Statistics:
             found = np.mean(squares, axis=0)
         else:
             found = np.full(len(h), float(energy))
-        if not (found > 0).all():
-            raise ValueError(
-                f"the measured E_H is {found.min():g}: the class means are all 0, there is "
-                f"nothing to compare"
-            )
+        found = np.maximum(found, 1e-3 * least.item())
         own = np.take_along_axis(cross, measured.own_rows[None, :, None], axis=2)
         other = cross - own
         np.put_along_axis(

@@ -109,7 +109,7 @@ class ProbeResult:
 
 def probe(
     policy: object,
-    observations: Array | Iterable[Array | Visits] | Playable,
+    observations: Array | Visits | Iterable[Array | Visits] | Playable,
     *,
     states: int | None = None,
     act_rng: np.random.Generator | None = None,
@@ -135,7 +135,7 @@ def probe(
         of a batch of observations that returns ``(features, logits)``.
     observations
         An (N, …) array or tensor, or an iterable of such batches, of which one is held at a time.
-        Batches may be :class:`analysis.visits.Visits`, so that the snapshot knows its episodes.
+        Each may be :class:`analysis.visits.Visits`, so that the snapshot knows its episodes.
         Or an environment in which the policy itself acts, sampling from its logits: a
         `gymnasium.Env`, a `gymnasium.vector.VectorEnv` or an `agents.config.EnvConfig`. Episodes
         are whole but for the last ones, which are cut at the number of states; what counts as a
@@ -421,10 +421,10 @@ class _Sample:
 
 
 def _batches(
-    observations: Array | Iterable[Array | Visits], batch_size: int
+    observations: Array | Visits | Iterable[Array | Visits], batch_size: int
 ) -> Iterator[tuple[int, Array, NDArray[np.int64] | None]]:
     """Pieces of at most `batch_size` states: position of the first, observations, episodes."""
-    whole = isinstance(observations, np.ndarray | torch.Tensor)
+    whole = isinstance(observations, np.ndarray | torch.Tensor | Visits)
     if not whole and not isinstance(observations, Iterable):
         raise TypeError(
             f"observations must be an (N, …) array or tensor, an iterable of them, or an "

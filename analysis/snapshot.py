@@ -327,8 +327,8 @@ class Snapshot:
         What else a stored row should carry (environment, algorithm, seed, ...).
     episodes : (N,) integer array or tensor, optional
         Which episode each state was visited in, any numbers. States of one episode resemble each
-        other: intervals are then those of other episodes. Without them every state is taken for
-        independent of the rest.
+        other, and intervals are then from resampled episodes. Without them every state is taken
+        for independent of the rest.
 
     Raises
     ------

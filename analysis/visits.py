@@ -29,7 +29,7 @@ class Visits(NamedTuple):
     """(n, …)"""
     episodes: NDArray[np.int64]
     """(n,) number of the episode that each is from, counted from 0 in the order in which they
-    began."""
+    began, in every call of `visited` anew."""
 
 
 # Yields what to act on, takes the index of an action for each observation.

@@ -166,7 +166,8 @@ class Overlay:
         games = _games(member.snapshot)
         units = "the states, where every action has enough of them"
         if games:
-            units = f"the {games} games of the states, where every action is in enough of them"
+            units = "the games of the states, where every action is in enough of them"
+            units += f" ({games} in all)"
         caption = (
             f"{source.caption}; {member.label}, epoch {source.epoch}{steps}: "
             f"{found.counts.sum()} states, labelled by {source.labels}. Layer-peeled "

@@ -112,7 +112,7 @@ def test_captions_say_setting_and_steps(trained: RunFolder, tmp_path: Path) -> N
         assert words.caption.startswith("IdealCliffWalking-v0: PPO, MLP on states, states of the")
         assert f"head, seed 0, epoch 2, {steps} agent steps: " in words.caption
         assert words.caption.endswith(
-            " of the 4 games of the states, where every action is in enough of them."
+            " of the games of the states, where every action is in enough of them (4 in all)."
         )
     # A run that goes on has snapshots, and not yet its rows.
     going = tmp_path / "going" / trained.path.name

@@ -221,6 +221,9 @@ def test_environments_are_probed_by_acting(vector) -> None:
         np.testing.assert_array_equal(kept.snapshot.episodes, episodes[kept.snapshot_rows])
     plain = [visits.observations for visits in seen]
     assert probe(policy, plain, snapshot_size=9).snapshot.episodes is None
+    alone = probe(policy, seen[0], snapshot_size=9)
+    assert alone.num_states == len(seen[0].episodes)
+    np.testing.assert_array_equal(alone.snapshot.episodes, seen[0].episodes[:9])
     mixed = [*seen[:1], *plain[1:]]
     assert probe(policy, mixed, snapshot_size=400).snapshot.episodes is None
 
