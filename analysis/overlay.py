@@ -55,18 +55,20 @@ time.
 its width the quantile of the largest studentised deviation. About a fixed ETF's optimum (4 actions,
 d = 8, noise of 10 % of the radius in each coordinate) the 95 % band held all entries in 94 % of
 runs with 8, 12 and 50 states an action (300 runs each); with 6 in 90 %, with 5 in 87 % (900 runs),
-with 2 or 3 in about 70 %. Below 8 states, or episodes, there are no intervals, and
-:attr:`Overlay.reasons` says so. With half of the noise shared within a game, by the states of each
-action or by all, and 8, 10, 20 or 50 games of about 200 states, of equal or exponential lengths:
-91 to 98 % (200 runs each). Taken as independent, the same states gave bands that held all entries
-in at most 3 of 60 runs with up to 20 games, and in at most 12 with 50.
+with 2 or 3 in about 70 %. Below 8 states there are no intervals, and :attr:`Overlay.reasons` says
+so; nor below 8 episodes, or what 3 of equal length tell. With half of the noise shared within a
+game, by the states of each action or by all, and 8, 10, 20 or 50 games of 200 states: 93 to 97 %
+(200 runs each). With games of exponential lengths 96 to 100 %, and intervals in a third of the runs
+with 8 games, half of those with 10, nine in ten of those with 20. Taken as independent, the same
+states gave bands that held all entries in at most 3 of 60 runs with up to 20 games, and in at most
+12 of 60 with 50.
 
 *Errors.* An error of angles or norms is a mean or a maximum of absolute values, positive for noise
 alone. Its interval reaches as far as the same summary of the noise, and ends at 0: it contains the
 measured value, and by the triangle inequality the true one with the stated probability or more, as
 far as resamples tell the noise. Measured about the same optimum with 5 to 180 states, and displaced
 from it by 5° and 20°: 92 to 100 % (60 to 100 runs each); about a learned head's optimum with 40 to
-160 states: 88 to 100 % (24 runs); with games as above 91 to 100 %. Where noise is more than a tenth
+160 states: 88 to 100 % (24 runs); with games as above 95 to 100 %. Where noise is more than a tenth
 of a class mean's squared length there are none for angles.
 
 *Gap and terms* get basic intervals, which may reach below 0. Where both losses of a difference are
