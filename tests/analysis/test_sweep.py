@@ -218,7 +218,7 @@ def test_errors_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         ("cartpole-a3c", 300),
         ("exploration", 4),
         ("pong", 5),
-        ("breakout", 2),
+        ("breakout", 4),
         ("car-racing", 14),
     ],
 )
