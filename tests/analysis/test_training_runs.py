@@ -245,6 +245,19 @@ def test_a_run_that_diverges_still_has_all_its_rows(tmp_path: Path) -> None:
     assert lost["eval_return"].notna().all()
 
 
+IMAGES = TrainConfig(
+    env=EnvConfig("Breakout", "image"),
+    algorithm=PPO(rollout_steps=16, passes=1, minibatches=2),
+    heads=(HeadConfig(), HeadConfig("etf")),
+    network="cnn",
+    hidden=(32,),
+    critic="shared",
+    num_envs=2,
+    steps=256,
+    epoch_steps=64,
+    eval_episodes=1,
+    snapshot_epochs=(0, 3),
+)
 KILLED = {
     "ppo": CONFIG,
     # An epoch is one iteration: more of them, so that there is time for three kills.
@@ -255,19 +268,11 @@ KILLED = {
     "a3c": replace(
         CONFIG, algorithm=A3C(workers=1), heads=(HeadConfig("etf"),), seeds=(0,), steps=1024
     ),
-    "images": TrainConfig(
-        env=EnvConfig("Breakout", "image"),
-        algorithm=PPO(rollout_steps=16, passes=1, minibatches=2),
-        heads=(HeadConfig(), HeadConfig("etf")),
-        network="cnn",
-        hidden=(32,),
-        critic="shared",
-        num_envs=2,
-        steps=256,
-        epoch_steps=64,
-        eval_episodes=1,
-        snapshot_epochs=(0, 3),
+    "images": IMAGES,
+    "ram": replace(
+        CONFIG, env=EnvConfig("Pong", "ram"), eval_episodes=1, target_return=None, hidden=(16,)
     ),
+    "car racing": replace(IMAGES, env=EnvConfig("CarRacing-v3", "image")),
 }
 SCRIPT = """
 import sys, torch
